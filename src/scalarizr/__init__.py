@@ -1,0 +1,3 @@
+"""The agent that runs on every server of a fleet and lets one API manage it."""
+
+__version__ = "0.1.0"

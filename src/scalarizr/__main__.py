@@ -1,0 +1,5 @@
+"""`python -m scalarizr`: the command line."""
+
+from scalarizr.cli.main import main
+
+main()

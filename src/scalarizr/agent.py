@@ -1,0 +1,202 @@
+"""The agent: everything is built here, once, from the settings, and handed down. Start and stop."""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scalarizr.api.namespaces import ALIASES, NAMESPACES
+from scalarizr.api.parts import Parts
+from scalarizr.changes.mode import preview
+from scalarizr.changes.transaction import Changes
+from scalarizr.environment.opening import open_environment
+from scalarizr.envelope.envelopes import Envelopes
+from scalarizr.envelope.key import ServerKey, WeakKey
+from scalarizr.envelope.replay import open_store, save_store
+from scalarizr.gate import WorkerGate
+from scalarizr.host.files import make_private_directory
+from scalarizr.host.locks import try_lock
+from scalarizr.host.paths import HostPaths
+from scalarizr.logs import close_log, open_log
+from scalarizr.operations.runner import Operations
+from scalarizr.rpc.dispatch import Dispatcher
+from scalarizr.rpc.registry import Registry
+from scalarizr.server.endpoint import Endpoint
+from scalarizr.server.listener import Listener, bind
+from scalarizr.settings.load import BadSettings, load_settings
+from scalarizr.settings.model import Settings
+
+T = TypeVar("T")
+
+
+class CannotStart(Exception):
+    """The agent cannot start; the text is one line that says which thing and why."""
+
+
+def build_parts(settings: Settings, log: logging.Logger, operations: Operations | None) -> Parts:
+    """Build what namespaces are built from: in the agent and in its workers alike."""
+    return Parts(
+        settings=settings,
+        host=HostPaths(settings.paths.root),
+        log=log,
+        environment=open_environment(settings),
+        changes=Changes(settings.paths.state / "changes", log),
+        operations=operations,
+    )
+
+
+class Agent:
+    """One agent.
+
+    :param etc: its configuration directory.
+    :param listen: addresses that replace those of the settings.
+    :param namespaces: name → `package.module:Class`, in place of the product's own table.
+    :raises BadSettings: the settings cannot be used.
+    :raises CannotStart: a file cannot be read or written, or another agent runs on the same state.
+    """
+
+    def __init__(
+        self,
+        etc: Path,
+        *,
+        listen: Sequence[str] | None = None,
+        namespaces: Mapping[str, str] = NAMESPACES,
+    ) -> None:
+        self._etc = etc
+        self._listen = listen
+        self.settings = settings = load_settings(etc)
+        key = _read_key(settings)
+        self.log = _opened(settings.paths.logs, lambda: open_log(settings))
+        try:
+            state = settings.paths.state
+            _opened(state, lambda: make_private_directory(state))
+            lock = _opened(state / "lock", lambda: try_lock(state / "lock"))
+            if lock is None:
+                raise CannotStart(f"{state}: another agent runs on this state directory.")
+            self._lock = lock
+            self._replay_file = state / "replay"
+            self._replay = _opened(
+                self._replay_file,
+                lambda: open_store(
+                    self._replay_file, settings.api.clock_skew, settings.api.replay_entries, time.time
+                ),
+            )
+        except BaseException:
+            close_log(self.log)
+            raise
+        self._executor = ThreadPoolExecutor(settings.api.threads, thread_name_prefix="call")
+        self._operations = Operations(settings, self.log, worker_command())
+        self.parts = build_parts(settings, self.log, self._operations)
+        self.registry = Registry(namespaces, ALIASES, self._build)
+        self._dispatcher = Dispatcher(
+            self.registry,
+            self._executor,
+            WorkerGate(self._operations, etc, namespaces),
+            preview,
+            state / "locks",
+            self.log,
+            settings.api.queue,
+        )
+        envelopes = Envelopes(key, settings.api.envelopes, self._replay)
+        self._endpoint = Endpoint(envelopes, self._dispatcher, self._executor, self.log)
+        self._listener = Listener(settings.api, self._endpoint, self.log)
+        self.addresses: list[str] = []
+
+    def _build(self, kind: type) -> object:
+        # The one namespace that tells of all the others is built from the registry, not from the parts.
+        return kind(self.registry) if getattr(kind, "describes_the_registry", False) else kind(self.parts)
+
+    async def start(self) -> None:
+        """Recover what was left over, then listen.
+
+        :raises CannotStart: an address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unexpected)
+        self.parts.changes.recover()
+        listen = self._listen or self.settings.api.listen
+        try:
+            sockets = bind([listen] if isinstance(listen, str) else listen)
+        except (OSError, ValueError) as error:
+            raise CannotStart(
+                f"{error.strerror or error}." if isinstance(error, OSError) else f"{error}."
+            ) from error
+        self.addresses = [_address_text(listening.getsockname()) for listening in sockets]
+        await self._operations.recover()
+        await self._listener.listen(sockets)
+        self.log.info("started pid=%d listening=%s", os.getpid(), ",".join(self.addresses))
+
+    def reload(self) -> None:
+        """Read the settings again: put in force what can change, and say what needs a restart."""
+        try:
+            new = load_settings(self._etc)
+        except BadSettings as error:
+            self.log.error("settings not re-read, the old ones stay in force: %s", error)
+            return
+        from scalarizr.settings.change import LIVE, changed_settings
+
+        changed = changed_settings(self.settings, new)
+        applied = [name for name in changed if name in LIVE]
+        restart = [name for name in changed if name not in LIVE]
+        self._listener.apply(new.api)
+        self._replay.skew = new.api.clock_skew
+        self._replay.capacity = new.api.replay_entries
+        self._dispatcher.queue = new.api.queue
+        self._operations.apply(new)
+        self.log.info(
+            "settings re-read changed=%s needs-restart=%s", ",".join(applied) or "-", ",".join(restart) or "-"
+        )
+
+    async def stop(self) -> None:
+        """Stop accepting, finish what runs, keep what the next start needs."""
+        self._endpoint.stopping = True
+        await self._listener.stop()
+        await self._operations.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        save_store(self._replay, self._replay_file)
+        if self.addresses:
+            self.log.info("stopped pid=%d", os.getpid())
+        close_log(self.log)
+        os.close(self._lock)
+
+    def _unexpected(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.log.error("event loop: %s", context.get("message"), exc_info=context.get("exception"))
+
+
+def worker_command() -> list[str]:
+    """Give the argument vector of a worker process."""
+    return [sys.executable, "-m", "scalarizr.worker"]
+
+
+def _read_key(settings: Settings) -> ServerKey:
+    path = settings.paths.key
+    assert path is not None
+    try:
+        return ServerKey.from_file(path)
+    except WeakKey as error:
+        raise CannotStart(f"{path}: {error}; `scalarizr init` makes a good one in an empty place.") from None
+    except OSError as error:
+        raise CannotStart(
+            f"{path}: the key cannot be read: {error.strerror}; `scalarizr init` makes one where there is none."
+        ) from error
+
+
+def _opened(path: Path, action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except OSError as error:
+        raise CannotStart(f"{error.filename or path}: cannot be used: {error.strerror or error}.") from error
+
+
+def _address_text(place: tuple[Any, ...]) -> str:
+    host, port = place[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,29 @@
+"""The `rpc` namespace: what can be called."""
+
+from typing import Any, ClassVar
+
+from scalarizr.rpc.method import query
+from scalarizr.rpc.registry import Registry
+
+
+class DiscoveryAPI:
+    """Describes the API, from the code's own annotations and docstrings.
+
+    :param registry: all methods.
+    """
+
+    describes_the_registry: ClassVar[bool] = True
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @query
+    def discover(self) -> dict[str, Any]:
+        """Describe every method of every namespace.
+
+        :return: an OpenRPC 1.3 document: each method with its parameters, their types, defaults and meanings, and its
+            result.
+        """
+        from scalarizr.rpc.discover import openrpc
+
+        return openrpc(self._registry)

@@ -1,0 +1,179 @@
+"""Accepting each message once: what was seen, and the floor below which nothing is believed any more (WIRE.md, 4).
+
+What is remembered is 64 bits of a MAC or of a hashed `jti`, in one small open-addressing table a second: 8 to 32 bytes
+a message instead of the hundred that a Python set takes.
+"""
+
+import contextlib
+import struct
+import threading
+from array import array
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+from scalarizr.host.files import write_file
+
+_MAGIC = b"scalarizr replay 1\n"
+_RUNNING = b"scalarizr replay: the agent runs, or did not stop cleanly\n"
+_LEAST_SLOTS = 4
+
+
+class Seen(Exception):
+    """The message was accepted before, or may have been; the text says which."""
+
+
+class _Second:
+    """The messages of one second: 64-bit numbers, zero standing for an empty slot."""
+
+    __slots__ = ("count", "slots")
+
+    def __init__(self) -> None:
+        self.slots = array("Q", bytes(8 * _LEAST_SLOTS))
+        self.count = 0
+
+    def add(self, number: int) -> bool:
+        """Put a number in; False where it was there."""
+        slots = self.slots
+        mask = len(slots) - 1
+        place = number & mask
+        while slots[place]:
+            if slots[place] == number:
+                return False
+            place = (place + 1) & mask
+        slots[place] = number
+        self.count += 1
+        if self.count * 4 > len(slots) * 3:
+            self._double()
+        return True
+
+    def _double(self) -> None:
+        old = self.slots
+        self.slots = slots = array("Q", bytes(16 * len(old)))
+        mask = len(slots) - 1
+        for number in old:
+            if number:
+                place = number & mask
+                while slots[place]:
+                    place = (place + 1) & mask
+                slots[place] = number
+
+
+class ReplayStore:
+    """What was accepted lately. Thread-safe.
+
+    :param skew: seconds that a message's date may be off, either way.
+    :param capacity: messages remembered at most; beyond it the floor rises.
+    :param floor: the second at and below which nothing is accepted; None: there is none yet.
+    """
+
+    def __init__(self, skew: float, capacity: int, floor: int | None = None) -> None:
+        self.floor = floor
+        self.skew = skew
+        self.capacity = capacity
+        self._seconds: dict[int, _Second] = {}
+        self._oldest = 0
+        self._count = 0
+        self._guard = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def accept(self, identity: bytes, date: int, now: float) -> None:
+        """Accept a message whose signature and date hold.
+
+        :param identity: its decoded MAC or `jti`.
+        :param date: the second that it carries.
+        :param now: this server's clock.
+        :raises Seen: it was accepted before, or its date is at or below the floor.
+        """
+        # A MAC is random already; a jti is whatever its client chose.
+        head = identity[:8] if len(identity) == 20 else blake2b(identity, digest_size=8).digest()
+        number = int.from_bytes(head, "little") or 1
+        with self._guard:
+            if self._seconds and self._oldest < now - self.skew:
+                self._forget_before(now - self.skew)
+            if self.floor is not None and date <= self.floor:
+                raise Seen(
+                    "This request is not newer than what this server still remembers; sign it again with the present time"
+                )
+            second = self._seconds.get(date)
+            if second is None:
+                second = self._seconds[date] = _Second()
+                self._oldest = min(self._seconds)
+            if not second.add(number):
+                raise Seen("This request was seen before")
+            self._count += 1
+            while self._count > self.capacity:
+                self._forget(self._oldest)
+
+    def _forget_before(self, limit: float) -> None:
+        while self._seconds and self._oldest < limit:
+            self._forget(self._oldest)
+
+    def _forget(self, date: int) -> None:
+        self._count -= self._seconds.pop(date).count
+        self.floor = date if self.floor is None else max(self.floor, date)
+        self._oldest = min(self._seconds, default=0)
+
+    def to_bytes(self) -> bytes:
+        """Write the store and its floor down."""
+        with self._guard:
+            parts = [_MAGIC, struct.pack("<q", -1 if self.floor is None else self.floor)]
+            for date, second in self._seconds.items():
+                numbers = array("Q", (number for number in second.slots if number))
+                parts += [struct.pack("<qI", date, len(numbers)), numbers.tobytes()]
+        return b"".join(parts)
+
+    def restore(self, data: bytes) -> None:
+        """Read what `to_bytes` wrote.
+
+        :raises ValueError: it is something else.
+        """
+        if not data.startswith(_MAGIC) or len(data) < len(_MAGIC) + 8:
+            raise ValueError("not a replay store")
+        place = len(_MAGIC)
+        (floor,) = struct.unpack_from("<q", data, place)
+        place += 8
+        self.floor = None if floor < 0 else floor
+        while place < len(data):
+            if len(data) < place + 12:
+                raise ValueError("a replay store that was cut off")
+            date, count = struct.unpack_from("<qI", data, place)
+            place += 12
+            if len(data) < place + 8 * count:
+                raise ValueError("a replay store that was cut off")
+            second = self._seconds.setdefault(date, _Second())
+            for number in array("Q", data[place : place + 8 * count]):
+                self._count += second.add(number)
+            place += 8 * count
+        self._oldest = min(self._seconds, default=0)
+
+
+def open_store(path: Path, skew: float, capacity: int, clock: Callable[[], float]) -> ReplayStore:
+    """Take up the store of the last run, and mark it as in use.
+
+    Where the last run did not end cleanly, what it had accepted is unknown: nothing up to the present second is
+    accepted then. A server that never ran before starts without a floor.
+
+    :raises OSError: it cannot be read or written.
+    """
+    store = ReplayStore(skew, capacity)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        pass
+    else:
+        try:
+            store.restore(data)
+        except ValueError:
+            store = ReplayStore(skew, capacity, floor=int(clock()))
+    write_file(path, _RUNNING, mode=0o600)
+    return store
+
+
+def save_store(store: ReplayStore, path: Path) -> None:
+    """Keep the store for the next start, after the last message was accepted."""
+    with contextlib.suppress(OSError):  # without it the next start has a floor: stricter, never looser
+        write_file(path, store.to_bytes(), mode=0o600)

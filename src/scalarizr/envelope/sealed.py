@@ -1,0 +1,105 @@
+"""The sealed envelope: a compact JWE (RFC 7516) with `dir` and A256GCM, nothing negotiated (WIRE.md).
+
+Written on AES-GCM itself, because a JOSE library costs more memory than the whole rest of the agent's wire; tests hold
+it against two such libraries.
+"""
+
+import binascii
+import os
+from typing import Any
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from scalarizr.envelope.key import ServerKey
+
+ALGORITHMS = {"alg": "dir", "enc": "A256GCM", "typ": "scalarizr"}
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
+# Names that would change how the token is read, or demand something of who reads it: none is supported.
+_REFUSED_NAMES = ("crit", "zip", "b64", "epk", "apu", "apv", "p2s", "p2c")
+
+
+class Unopened(Exception):
+    """It is no token that this key opens. Nothing more is said of it: it may be an attacker's."""
+
+
+def new_id() -> str:
+    """Make a `jti`: 16 random bytes, base64url."""
+    return _encode(os.urandom(16)).decode()
+
+
+def read_id(text: object) -> bytes | None:
+    """Decode a `jti`; None unless it is the canonical base64url of 16 bytes."""
+    if not isinstance(text, str) or len(text) != 22 or not text.isascii():
+        return None
+    try:
+        return _decode(text.encode())
+    except Unopened:
+        return None
+
+
+def seal(key: ServerKey, text: bytes, header: dict[str, Any], *, iv: bytes | None = None) -> bytes:
+    """Encrypt into a token.
+
+    :param header: the protected header's own names; `alg`, `enc` and `typ` are put before them.
+    :param iv: 12 bytes, for reproducing golden messages; random when None, as it must be.
+    """
+    protected = _encode(msgspec.json.encode(ALGORITHMS | header))
+    iv = os.urandom(12) if iv is None else iv
+    data = AESGCM(key.sealed).encrypt(iv, text, protected)
+    return b".".join((protected, b"", _encode(iv), _encode(data[:-16]), _encode(data[-16:])))
+
+
+def open_token(key: ServerKey, token: bytes) -> tuple[dict[str, Any], bytes]:
+    """Verify and decrypt a token.
+
+    :return: the protected header, authenticated, and the text.
+    :raises Unopened: whatever is wrong with it.
+    """
+    parts = token.strip(b" \t\r\n").split(b".")
+    if len(parts) != 5:
+        raise Unopened
+    protected, encrypted_key, iv, ciphertext, tag = parts
+    header = _read_header(protected)
+    if (
+        encrypted_key
+        or any(header.get(name) != value for name, value in ALGORITHMS.items())
+        or any(name in header for name in _REFUSED_NAMES)
+    ):
+        raise Unopened
+    nonce, mac = _decode(iv), _decode(tag)
+    if len(nonce) != 12 or len(mac) != 16:
+        raise Unopened
+    try:
+        return header, AESGCM(key.sealed).decrypt(nonce, _decode(ciphertext) + mac, protected)
+    except InvalidTag:
+        raise Unopened from None
+
+
+def _read_header(protected: bytes) -> dict[str, Any]:
+    if len(protected) > 4096:
+        raise Unopened
+    try:
+        return msgspec.json.decode(_decode(protected), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Unopened from None
+
+
+def _encode(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL)
+
+
+def _decode(text: bytes) -> bytes:
+    if b"+" in text or b"/" in text or b"=" in text:
+        raise Unopened
+    standard = text.translate(_FROM_URL) + b"=" * (-len(text) % 4)
+    try:
+        data = binascii.a2b_base64(standard, strict_mode=True)
+    except binascii.Error:
+        raise Unopened from None
+    # Only the canonical spelling: unused bits of the last character are zero (RFC 4648, section 3.5).
+    if len(text) % 4 and _encode(data[-(len(data) % 3) :]) != text[-(len(text) % 4) :]:
+        raise Unopened
+    return data

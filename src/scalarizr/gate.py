@@ -1,0 +1,64 @@
+"""Between the dispatcher and the operations: a checked call becomes a worker's job, a finished record the call's outcome."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scalarizr.errors import ScalarizrError
+from scalarizr.operations.record import Job
+from scalarizr.operations.runner import Operations
+from scalarizr.platform_access import PlatformAccess
+from scalarizr.secret import masked, revealed, secrets_in
+
+
+class OperationFailed(ScalarizrError):
+    """An operation ended with an error, whose code and words it carries."""
+
+    def __init__(self, message: str, code: int, operation_id: str) -> None:
+        super().__init__(message, {"operation_id": operation_id})
+        self.code = code  # type: ignore[misc]  an instance's own: the worker's error decides
+
+
+class WorkerGate:
+    """Runs long methods as operations.
+
+    :param operations: records them and runs the workers.
+    :param etc: the configuration directory, which the worker reads itself.
+    :param namespaces: the table of namespaces, which the worker shares.
+    """
+
+    def __init__(self, operations: Operations, etc: Path, namespaces: Mapping[str, str]) -> None:
+        self._operations = operations
+        self._etc = etc
+        self._namespaces = dict(namespaces)
+
+    async def start(
+        self, name: str, resource: str, arguments: dict[str, Any], access: PlatformAccess | None
+    ) -> str:
+        """Record and start an operation.
+
+        :return: its id.
+        :raises Busy: one of the same name runs on the same resource.
+        """
+        job = Job(
+            params=revealed(arguments),
+            shown_params=masked(arguments),
+            platform_access=None if access is None else access.revealed(),
+            extra={"etc": str(self._etc), "namespaces": self._namespaces, "secrets": secrets_in(arguments)},
+        )
+        return await self._operations.start(name, resource, job)
+
+    async def outcome(self, operation_id: str) -> Any:
+        """Wait for an operation's end.
+
+        :return: its result.
+        :raises ScalarizrError: it failed or was cancelled.
+        """
+        record = await self._operations.wait(operation_id)
+        if record.status == "completed":
+            return record.result
+        raise OperationFailed(
+            record.error or f"The operation {operation_id} ended as {record.status}.",
+            record.error_code if record.error_code is not None else -32015,
+            operation_id,
+        )

@@ -1,0 +1,1 @@
+"""The host itself: its files, programs, processes, kernel figures, name and interfaces."""

@@ -1,0 +1,55 @@
+"""The one way to write a file: whole, or not at all, whatever happens meanwhile."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the names in `directory` durable (fsync(2): a file's fsync does not cover its name)."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(
+    path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> None:
+    """Create or replace a file atomically and durably: write beside it, fsync, rename, fsync the directory.
+
+    :param path: the file; its directory exists.
+    :param content: the whole new content.
+    :param mode: permission bits, in force from the first byte.
+    :param owner: (uid, gid), or None for the agent's own.
+    :raises OSError: the old file, if any, is then as it was.
+    """
+    staged = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(staged, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(staged)
+        raise
+    fsync_directory(path.parent)
+
+
+def make_private_directory(path: Path, mode: int = 0o700) -> None:
+    """Make a directory and its missing parents; the last one with exactly `mode`. Existing ones are left as they are."""
+    if path.is_dir():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=mode)

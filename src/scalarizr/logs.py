@@ -1,0 +1,164 @@
+"""The agent's own logs: one line an event, with the request's id, rotated by size, with no secret in them.
+
+`scalarizr.log` holds what happened (info), `scalarizr_debug.log` that and the details. A logger is made and handed
+down; there is no global one.
+"""
+
+import contextlib
+import logging
+import os
+import stat
+import sys
+import time
+import traceback
+from contextvars import ContextVar
+from pathlib import Path
+
+from scalarizr.secret import without
+from scalarizr.settings.model import Settings
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+request_secrets: ContextVar[tuple[str, ...]] = ContextVar("request_secrets", default=())
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {9: "\\t", 10: "\\n", 13: "\\r"}
+_LONGEST = 8000
+
+
+class LineFormatter(logging.Formatter):
+    """`2026-11-24T11:00:00.123Z INFO request=3f2a91-17 message`: one line whatever the message holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = (0, "")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record; a traceback follows it, each of its lines indented. Done once, for all handlers."""
+        line: str | None = getattr(record, "line", None)
+        if line is None:
+            line = record.line = self._written(record)
+        return line
+
+    def _written(self, record: logging.LogRecord) -> str:
+        second = int(record.created)
+        if self._second[0] != second:
+            self._second = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
+        text = record.getMessage()
+        if not text.isprintable():
+            text = text.translate(_CONTROL)
+        if len(text) > _LONGEST:
+            text = text[:_LONGEST] + "…"
+        line = f"{self._second[1]}.{int(record.msecs):03}Z {record.levelname} request={request_id.get()} {text}\n"
+        if record.exc_info and record.exc_info[1] is not None:
+            trace = "".join(traceback.format_exception(record.exc_info[1]))
+            line += "".join(f"    {row}\n" for row in trace.splitlines())
+        secrets = request_secrets.get()
+        return without(line, secrets) if secrets else line
+
+
+class RotatedFile(logging.Handler):
+    """Appends to a file, one write(2) a line, and rotates it by size.
+
+    Several processes may append to one file; only its owner, the agent, rotates it. A file that was moved away by
+    somebody else (logrotate) is opened anew.
+
+    :param path: the file; made 0600.
+    :param level: the least level that is written.
+    :param max_size: bytes past which it is rotated.
+    :param keep: rotated files that are kept.
+    :param rotates: whether this process does the rotating.
+    :raises OSError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, level: int, max_size: int, keep: int, *, rotates: bool) -> None:
+        super().__init__(level)
+        self._path = path
+        self._max_size = max_size
+        self._keep = keep
+        self._rotates = rotates
+        self._descriptor = -1
+        self._size = 0
+        self._checked = 0.0
+        self._open()
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._path, flags, 0o600)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise OSError(f"{self._path} is no regular file")
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = descriptor
+        self._size = status.st_size
+        self._identity = (status.st_dev, status.st_ino)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record. A log that cannot be written stops nothing."""
+        try:
+            data = self.format(record).encode("utf-8", "backslashreplace")
+            if record.created - self._checked >= 1 or record.created < self._checked:
+                self._checked = record.created
+                self._follow()
+            os.write(self._descriptor, data)
+            self._size += len(data)
+            if self._rotates and self._size > self._max_size:
+                self._rotate()
+        except OSError as error:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(f"scalarizr: {self._path} cannot be written: {error.strerror}\n")
+
+    def _follow(self) -> None:
+        try:
+            status = os.stat(self._path)
+        except FileNotFoundError:
+            self._open()
+            return
+        if (status.st_dev, status.st_ino) != self._identity:
+            self._open()
+        else:
+            self._size = status.st_size
+
+    def _rotate(self) -> None:
+        for number in range(self._keep, 0, -1):
+            older = self._path.with_name(f"{self._path.name}.{number}")
+            newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(newer, older)
+        if self._keep == 0:
+            os.truncate(self._path, 0)
+        self._open()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        super().close()
+
+
+def open_log(settings: Settings, *, rotates: bool = True) -> logging.Logger:
+    """Make the agent's logger.
+
+    :param rotates: False in a worker, which appends to the agent's files.
+    :raises OSError: a file cannot be written.
+    """
+    directory = settings.paths.logs
+    directory.mkdir(parents=True, exist_ok=True)
+    log = logging.Logger("scalarizr", logging.DEBUG if settings.logs.debug else logging.INFO)
+    files = [(directory / "scalarizr.log", logging.INFO)]
+    if settings.logs.debug:
+        files.append((directory / "scalarizr_debug.log", logging.DEBUG))
+    formatter = LineFormatter()
+    for path, level in files:
+        handler = RotatedFile(path, level, settings.logs.max_size, settings.logs.keep, rotates=rotates)
+        handler.setFormatter(formatter)
+        log.addHandler(handler)
+    return log
+
+
+def close_log(log: logging.Logger) -> None:
+    """Close the logger's files."""
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()

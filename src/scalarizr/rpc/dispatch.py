@@ -1,0 +1,343 @@
+"""From the text of a request to the text of its answer: find the method, check its parameters, run it, tell how it ended."""
+
+import asyncio
+import contextvars
+import hashlib
+import inspect
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from scalarizr.errors import Busy, InvalidParameter, NotSupported, ScalarizrError, TimedOut
+from scalarizr.host.locks import locked
+from scalarizr.logs import request_id, request_secrets
+from scalarizr.platform_access import PlatformAccess, set_platform_access
+from scalarizr.rpc.call import (
+    BadCall,
+    Call,
+    Caller,
+    InternalError,
+    batch_text,
+    error_text,
+    looks_modern,
+    read_call,
+    result_text,
+    split_batch,
+)
+from scalarizr.rpc.registry import Method, Registry
+from scalarizr.rpc.types import checker
+from scalarizr.secret import masked, secrets_in, without
+
+_PATIENCE = 30.0
+_boolean = checker(bool)
+
+
+class QueueFull(Exception):
+    """As many calls as may run or wait at once already do."""
+
+
+class OperationGate(Protocol):
+    """What runs long methods: start one, and wait for it."""
+
+    async def start(
+        self, name: str, resource: str, arguments: dict[str, Any], access: PlatformAccess | None
+    ) -> str:
+        """Record and start it; gives its id."""
+
+    async def outcome(self, operation_id: str) -> Any:
+        """Wait for its end; gives its result or raises its error."""
+
+
+class _Prepared(msgspec.Struct):
+    method: Method
+    arguments: dict[str, Any]
+    access: PlatformAccess | None
+    dry_run: bool
+    asynchronous: bool
+
+
+class Dispatcher:
+    """Makes the calls.
+
+    :param registry: the methods.
+    :param executor: runs what may wait.
+    :param operations: runs what takes long.
+    :param preview: runs a function so that changes are only shown: gives what would change.
+    :param locks: directory of the lock files of resources.
+    :param log: the agent's log.
+    :param queue: calls that may run or wait at once.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        executor: Executor,
+        operations: OperationGate,
+        preview: Callable[[Callable[[], Any]], Any],
+        locks: Path,
+        log: logging.Logger,
+        queue: int,
+    ) -> None:
+        self._registry = registry
+        self._executor = executor
+        self._operations = operations
+        self._preview = preview
+        self._locks = locks
+        self._log = log
+        self._resources: dict[str, asyncio.Lock] = {}
+        self._running = 0
+        self._prefix = uuid.uuid4().hex[:6]
+        self._count = 0
+        self.queue = queue
+        self.namespaces = frozenset((*registry.names, *registry.aliases))
+
+    @property
+    def full(self) -> bool:
+        """Whether a further call would be refused."""
+        return self._running >= self.queue
+
+    def dispatch(
+        self, text: bytes, namespace: str, caller: Caller
+    ) -> bytes | None | Coroutine[Any, Any, bytes | None]:
+        """Answer a request or a batch.
+
+        :param text: JSON.
+        :param namespace: from the path; empty for `/`.
+        :return: the answer's JSON, or None where there is nothing to answer; as a coroutine where it has to be waited
+            for.
+        :raises QueueFull: nothing was run.
+        """
+        try:
+            batch = split_batch(text)
+        except ScalarizrError as error:
+            return error_text(error, b"null", looks_modern(text) or error.code != -32700)
+        if batch is not None:
+            return self._batch(batch, namespace, caller)
+        return self._one(text, namespace, caller, in_batch=False)
+
+    async def _batch(self, requests: list[msgspec.Raw], namespace: str, caller: Caller) -> bytes | None:
+        answers = []
+        for request in requests:
+            try:
+                answer = self._one(request, namespace, caller, in_batch=True)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+                else:
+                    await asyncio.sleep(0)  # a long batch of short calls holds nobody else up
+            except QueueFull:
+                full = Busy("As many calls as may run at once already do. Nothing was done; try again later.")
+                answer = error_text(full, b"null", modern=True)
+            if answer is not None:
+                answers.append(answer)
+        return batch_text(answers)
+
+    def _one(
+        self, text: bytes | msgspec.Raw, namespace: str, caller: Caller, *, in_batch: bool
+    ) -> bytes | None | Coroutine[Any, Any, bytes | None]:
+        started = time.perf_counter()
+        self._count += 1
+        request_id.set(f"{self._prefix}-{self._count}")
+        request_secrets.set(())
+        try:
+            call = read_call(text, in_batch=in_batch)
+        except BadCall as bad:
+            self._log.info(
+                "call method=- from=%s envelope=%s error=%d", caller.address, caller.envelope, bad.error.code
+            )
+            return error_text(bad.error, bad.id, bad.modern)
+        if namespace:
+            call = call._replace(method=f"{namespace}.{call.method}")
+        try:
+            prepared = self._prepare(call, namespace)
+            if prepared.method.declaration.inline:
+                return self._ended(call, caller, started, prepared.method.function(**prepared.arguments))
+        except Exception as error:  # noqa: BLE001  becomes the call's error
+            return self._failed(call, caller, started, error)
+        if self.full:
+            raise QueueFull
+        # The present context, with this request's id and secrets, goes along; the loop's own stays as it is.
+        context = contextvars.copy_context()
+        return self._aside(context, call, caller, started, prepared)
+
+    async def _aside(
+        self,
+        context: contextvars.Context,
+        call: Call,
+        caller: Caller,
+        started: float,
+        prepared: _Prepared,
+    ) -> bytes | None:
+        self._running += 1
+        try:
+            task = asyncio.get_running_loop().create_task(self._run(prepared), context=context)
+            try:
+                result = await task
+            except Exception as error:  # noqa: BLE001  becomes the call's error
+                return context.run(self._failed, call, caller, started, error)
+            return context.run(self._ended, call, caller, started, result)
+        finally:
+            self._running -= 1
+
+    def _prepare(self, call: Call, namespace: str) -> _Prepared:
+        method = self._registry.find(call.method, within=namespace)
+        params, access, dry_run = call.params, None, False
+        if isinstance(params, dict):
+            if "_platform_access_data" in params:
+                access = self._platform_access(params.pop("_platform_access_data"))
+            if "_dry_run" in params:
+                dry_run = _boolean(params.pop("_dry_run"), "_dry_run")
+            if "_confirm_within" in params:
+                raise NotSupported(
+                    f"{method.name} takes no _confirm_within. Nothing was changed; call it without.",
+                    {"parameter": "_confirm_within"},
+                )
+        if dry_run and not method.declaration.dry_run:
+            raise NotSupported(
+                f"{method.name} knows no dry run. Nothing was changed; call it without _dry_run.",
+                {"parameter": "_dry_run"},
+            )
+        set_platform_access(access)
+        if access is not None:
+            request_secrets.set(tuple(access.texts()))
+        arguments = method.arguments(params)
+        secrets = tuple(secrets_in(arguments))
+        if secrets:
+            request_secrets.set(request_secrets.get() + secrets)
+        asynchronous = bool(arguments.pop("async_", False)) if method.takes_async else False
+        if params and self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("params method=%s %s", method.name, _shown_arguments(arguments))
+        return _Prepared(method, arguments, access, dry_run, asynchronous)
+
+    def _platform_access(self, data: Any) -> PlatformAccess | None:
+        if data is None or data == []:  # an empty object, as PHP writes it
+            return None
+        if not isinstance(data, dict):
+            raise InvalidParameter("_platform_access_data", None, "an object")
+        return PlatformAccess(data)
+
+    async def _run(self, prepared: _Prepared) -> Any:
+        method = prepared.method
+        declaration = method.declaration
+        if prepared.dry_run:
+            return await self._in_thread(lambda: self._preview(lambda: method.function(**prepared.arguments)))
+        if declaration.kind == "operation":
+            resource = _resource(method, prepared.arguments)
+            identity = await self._operations.start(
+                method.name, resource, prepared.arguments, prepared.access
+            )
+            return identity if prepared.asynchronous else await self._operations.outcome(identity)
+        if inspect.iscoroutinefunction(method.function):
+            work: Awaitable[Any] = method.function(**prepared.arguments)
+        elif declaration.kind == "command":
+            work = self._command(_resource(method, prepared.arguments), method, prepared.arguments)
+        else:
+            work = self._in_thread(lambda: method.function(**prepared.arguments))
+        task = asyncio.ensure_future(work)
+        try:
+            # The work itself goes on after the limit: a thread cannot be stopped, and holds its locks to its end.
+            return await asyncio.wait_for(asyncio.shield(task), declaration.limit)
+        except TimeoutError:
+            if task.done():
+                return task.result()
+            task.add_done_callback(self._note_late_end)
+            raise TimedOut(
+                f"{method.name} did not end within {declaration.limit:g} s; it was left to end by itself.",
+                {"limit": declaration.limit},
+            ) from None
+
+    def _note_late_end(self, task: "asyncio.Future[Any]") -> None:
+        if not task.cancelled():
+            self._log.warning("late end error=%r", task.exception())
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, context.run, work)
+
+    async def _command(self, resource: str, method: Method, arguments: dict[str, Any]) -> Any:
+        """Run a command while it holds its resource: in this process by a lock that costs no thread, then across
+        processes."""
+        lock = self._resources.setdefault(resource, asyncio.Lock())
+        deadline = time.monotonic() + _PATIENCE
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await lock.acquire()
+        except TimeoutError:
+            raise Busy(
+                f"Another command is at work on {resource} and did not end within {_PATIENCE:.0f} s. "
+                "Nothing was changed; try again later.",
+                {"resource": resource},
+            ) from None
+        try:
+            return await self._in_thread(lambda: self._holding(resource, deadline, method, arguments))
+        finally:
+            lock.release()
+
+    def _holding(self, resource: str, deadline: float, method: Method, arguments: dict[str, Any]) -> Any:
+        self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name = hashlib.sha256(resource.encode()).hexdigest()[:24]
+        with locked(self._locks / name, what=resource, timeout=max(deadline - time.monotonic(), 0.1)):
+            return method.function(**arguments)
+
+    def _ended(self, call: Call, caller: Caller, started: float, result: Any) -> bytes | None:
+        text = result_text(result, call.id, call.modern) if call.id is not None else None
+        self._log.info(
+            "call method=%s from=%s envelope=%s took=%.2fms ok",
+            call.method,
+            caller.address,
+            caller.envelope,
+            (time.perf_counter() - started) * 1000,
+        )
+        return text
+
+    def _failed(self, call: Call, caller: Caller, started: float, failure: Exception) -> bytes | None:
+        error = self._translated(failure)
+        self._log.info(
+            "call method=%.100s from=%s envelope=%s took=%.2fms error=%d %s",
+            call.method,
+            caller.address,
+            caller.envelope,
+            (time.perf_counter() - started) * 1000,
+            error.code,
+            error.message,
+        )
+        return error_text(error, call.id, call.modern) if call.id is not None else None
+
+    def _translated(self, failure: Exception) -> ScalarizrError:
+        if not isinstance(failure, ScalarizrError):
+            reference = uuid.uuid4().hex[:12]
+            self._log.error("internal error reference=%s", reference, exc_info=failure)
+            return InternalError(reference)
+        secrets = request_secrets.get()
+        if secrets:
+            failure.message = without(failure.message, secrets)
+            failure.facts = {name: _clean(fact, secrets) for name, fact in failure.facts.items()}
+        return failure
+
+
+def _resource(method: Method, arguments: dict[str, Any]) -> str:
+    resource = method.declaration.resource
+    return resource if isinstance(resource, str) else resource(arguments)
+
+
+def _clean(fact: Any, secrets: tuple[str, ...]) -> Any:
+    if isinstance(fact, str):
+        return without(fact, secrets)
+    if isinstance(fact, list):
+        return [_clean(item, secrets) for item in fact]
+    if isinstance(fact, dict):
+        return {name: _clean(item, secrets) for name, item in fact.items()}
+    return fact
+
+
+def _shown_arguments(arguments: dict[str, Any]) -> str:
+    try:
+        text = msgspec.json.encode(masked(arguments)).decode()
+    except (TypeError, ValueError, RecursionError):
+        text = "(not shown)"
+    return text if len(text) <= 500 else text[:500] + "…"

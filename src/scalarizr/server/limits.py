@@ -1,0 +1,85 @@
+"""What all connections share: how many there may be, how much they may hold in memory, who makes room for whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scalarizr.settings.model import Api
+
+if TYPE_CHECKING:
+    from scalarizr.server.connection import Connection
+
+
+class Limits:
+    """The connections of one server and their common bounds.
+
+    One address holds at most half of the connections and half of the memory, so that no single stranger can keep
+    everybody else out.
+    """
+
+    def __init__(self, settings: Api) -> None:
+        self.settings = settings
+        self.connections: dict[Connection, None] = {}  # in the order of their coming
+        self._of_address: dict[str, int] = {}
+        self._body_bytes = 0
+        self._body_bytes_of: dict[str, int] = {}
+
+    def admit(self, connection: Connection) -> Connection | None:
+        """Count a new connection in.
+
+        :return: None where there is room; else the connection that has to be closed for it, which is the new one itself
+            where all the others have proved who they are.
+        """
+        crowded_address = self._of_address.get(connection.address, 0) >= max(
+            1, self.settings.connections // 2
+        )
+        full = len(self.connections) >= self.settings.connections
+        victim = None
+        if crowded_address or full:
+            only_of = connection.address if crowded_address else None
+            victim = next(
+                (
+                    other
+                    for other in self.connections
+                    if not other.authenticated and only_of in (None, other.address)
+                ),
+                connection,
+            )
+        if victim is not connection:
+            if victim is not None:
+                self.leave(victim)
+            self.connections[connection] = None
+            self._of_address[connection.address] = self._of_address.get(connection.address, 0) + 1
+        return victim
+
+    def leave(self, connection: Connection) -> None:
+        """Count a connection out; a second time does nothing."""
+        if connection not in self.connections:
+            return
+        del self.connections[connection]
+        left = self._of_address[connection.address] - 1
+        if left:
+            self._of_address[connection.address] = left
+        else:
+            del self._of_address[connection.address]
+
+    def take_memory(self, address: str, size: int) -> bool:
+        """Count bytes of a body in; False, and nothing counted, where they would be too many."""
+        most = self.settings.bodies_in_memory
+        mine = self._body_bytes_of.get(address, 0) + size
+        if self._body_bytes + size > most or mine > max(most // 2, self.settings.max_body):
+            return False
+        self._body_bytes += size
+        self._body_bytes_of[address] = mine
+        return True
+
+    def give_back_memory(self, address: str, size: int) -> None:
+        """Count bytes of a body out."""
+        if not size:
+            return
+        self._body_bytes -= size
+        left = self._body_bytes_of[address] - size
+        if left:
+            self._body_bytes_of[address] = left
+        else:
+            del self._body_bytes_of[address]

@@ -1,0 +1,1 @@
+"""Typed settings: what can be set, reading it from TOML, writing the commented file."""

@@ -1,0 +1,220 @@
+"""Every setting of the agent: its name, type, default and meaning, declared once.
+
+`load` reads them from `<etc>/scalarizr.toml`, `template` writes that file with each one commented. The names are a
+contract (CLI.md, "Settings").
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from scalarizr.settings.quantities import Seconds, Size
+
+
+def _about(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[section]` of the file; an unknown key in it is an error."""
+
+
+class Api(Section):
+    """The endpoint."""
+
+    listen: Annotated[
+        str | list[str], _about('Address and port to listen on ("[::]:8010" for IPv6), or a list of them.')
+    ] = "0.0.0.0:8010"  # noqa: S104  the founding document's endpoint: every address, guarded by the key
+    max_body: Annotated[Size, _about("Largest request body; a larger one is answered 413.")] = Size(8 * 2**20)
+    clock_skew: Annotated[
+        Seconds, _about("How far a message's date may be off this server's clock, either way.")
+    ] = Seconds(300)
+    envelopes: Annotated[
+        list[Literal["founding", "sealed"]],
+        _about('Accepted envelopes. ["sealed"] where every client can do better than 3DES and SHA-1.'),
+    ] = msgspec.field(default_factory=lambda: ["founding", "sealed"])
+    replay_entries: Annotated[
+        int, _about("How many accepted messages are remembered against replay; 8 to 32 bytes each.")
+    ] = 500_000
+    connections: Annotated[int, _about("Connections at once; one address never holds more than half.")] = 1024
+    bodies_in_memory: Annotated[
+        Size, _about("Request bodies in memory at once, over all connections; beyond it 503.")
+    ] = Size(64 * 2**20)
+    head_timeout: Annotated[Seconds, _about("Time for a whole request head.")] = Seconds(10)
+    body_timeout: Annotated[Seconds, _about("Time for a whole request body.")] = Seconds(30)
+    idle_timeout: Annotated[Seconds, _about("How long a kept connection may stay idle.")] = Seconds(60)
+    queue: Annotated[int, _about("Calls running or waiting at once; beyond it 503 with Retry-After.")] = 256
+    threads: Annotated[int, _about("Threads for calls that may wait for a disk, a program or a server.")] = 16
+
+
+class Paths(Section):
+    """Where the agent reads and writes."""
+
+    state: Annotated[Path, _about("What must survive a restart: operations, journals, replay store.")] = Path(
+        "/var/lib/scalarizr"
+    )
+    logs: Annotated[
+        Path, _about("Directory of scalarizr.log, scalarizr_debug.log, scalarizr_update.log.")
+    ] = Path("/var/log")
+    scripting_logs: Annotated[Path, _about("Directory of the output of scripts.")] = Path(
+        "/var/log/scalarizr/scripting"
+    )
+    auth_shutdown_hook: Annotated[Path, _about("Program that system.call_auth_shutdown_hook runs.")] = Path(
+        "/usr/local/scalarizr/hooks/auth-shutdown"
+    )
+    root: Annotated[
+        Path,
+        _about(
+            "What /proc, /sys, /etc, /dev and /usr are looked up under: the real root, or a recorded tree."
+        ),
+    ] = Path("/")
+    key: Annotated[
+        Path | None, _about("The server's key; private.d/keys/default beside this file when not set.")
+    ] = None
+
+
+class Logs(Section):
+    """The agent's own logs."""
+
+    max_size: Annotated[Size, _about("A log is rotated when it grows past this.")] = Size(10 * 2**20)
+    keep: Annotated[int, _about("How many rotated files of each log are kept.")] = 5
+    debug: Annotated[bool, _about("Write scalarizr_debug.log too.")] = True
+
+
+class Environment(Section):
+    """Where roles, certificates, virtual hosts and metrics come from."""
+
+    source: Annotated[
+        Literal["local", "queryenv"],
+        _about('"local": files; "queryenv": the control plane\'s QueryEnv service.'),
+    ] = "local"
+    directory: Annotated[
+        Path | None, _about("Of the local source; `environment` beside this file when not set.")
+    ] = None
+    url: Annotated[str | None, _about("Of the QueryEnv service; https unless `insecure`.")] = None
+    insecure: Annotated[bool, _about("Accept an http URL: its answers can be forged on the way.")] = False
+    server_id: Annotated[str | None, _about("This server's id at the control plane.")] = None
+    farm_role_id: Annotated[str | None, _about("The farm role that this server belongs to.")] = None
+    cloud_location: Annotated[str | None, _about("Region or zone, for choosing private addresses.")] = None
+    private_address: Annotated[
+        str | None, _about("This server's private address; found from the interfaces when not set.")
+    ] = None
+
+
+class Nginx(Section):
+    """nginx."""
+
+    binary: Annotated[Path | None, _about("The program; found by looking when not set.")] = None
+    config_dir: Annotated[Path | None, _about("Its configuration directory.")] = None
+    template_directives: Annotated[
+        Literal["safe", "any"], _about('"any" lifts the list of directives refused in templates.')
+    ] = "safe"
+
+
+class Apache(Section):
+    """Apache httpd."""
+
+    binary: Annotated[Path | None, _about("The program; found by looking when not set.")] = None
+    control: Annotated[Path | None, _about("apachectl or apache2ctl.")] = None
+    config_dir: Annotated[Path | None, _about("Its configuration directory.")] = None
+    status_url: Annotated[str | None, _about("Where mod_status answers.")] = None
+    template_directives: Annotated[
+        Literal["safe", "any"], _about('"any" lifts the list of directives refused in templates.')
+    ] = "safe"
+
+
+class Postgresql(Section):
+    """PostgreSQL."""
+
+    socket_dir: Annotated[Path | None, _about("Directory of the server's Unix socket.")] = None
+    port: Annotated[int | None, _about("Port, which also names the socket.")] = None
+    os_user: Annotated[str, _about("The account that owns the cluster.")] = "postgres"
+    master_role: Annotated[str, _about("Role whose password reset_password sets.")] = "scalr_master"
+    data_dir: Annotated[Path | None, _about("The cluster's data directory.")] = None
+
+
+class MonitoringAgent(Section):
+    """The MongoDB monitoring agent's package."""
+
+    package: Annotated[str, _about("Its file or URL.")] = ""
+    sha256: Annotated[str, _about("Its SHA-256, in hex.")] = ""
+
+
+class Mongodb(Section):
+    """MongoDB."""
+
+    uri: Annotated[str | None, _about("Where the server is, with credentials: keep this file 0600 then.")] = (
+        None
+    )
+    user: Annotated[str, _about("User whose password reset_password sets.")] = "scalr"
+    monitoring_agent: Annotated[
+        str | MonitoringAgent | None, _about("Its package file or URL; with a checksum: { package, sha256 }.")
+    ] = None
+
+
+class Backup(Section):
+    """Backups."""
+
+    store: Annotated[str, _about("Object store: file://, s3://, gs://, azure://, swift://.")] = (
+        "file:///var/lib/scalarizr/backups"
+    )
+    endpoint_url: Annotated[str | None, _about("Of an S3-compatible store.")] = None
+    compression: Annotated[str, _about('"zstd", with a level as "zstd:3", or "none".')] = "zstd"
+    jobs: Annotated[int | None, _about("Databases dumped at once; half the processors when not set.")] = None
+    keep: Annotated[int | None, _about("How many backups are kept; all when not set.")] = None
+
+
+class Storage(Section):
+    """Volumes."""
+
+    loop_dir: Annotated[Path | None, _about("Directory of the files of `loop` volumes.")] = None
+    freeze_limit: Annotated[Seconds, _about("Longest time a file system is held frozen.")] = Seconds(60)
+    by_id_dir: Annotated[Path, _about("Where devices are found by their identity.")] = Path("/dev/disk/by-id")
+
+
+class Ec2(Section):
+    """EC2; each found from the instance metadata service when not set."""
+
+    endpoint_url: Annotated[str | None, _about("Of the EC2 API.")] = None
+    region: Annotated[str | None, _about("Region.")] = None
+    instance_id: Annotated[str | None, _about("This server's instance id.")] = None
+    avail_zone: Annotated[str | None, _about("Availability zone.")] = None
+
+
+class Operations(Section):
+    """Long operations."""
+
+    keep: Annotated[Seconds, _about("How long a finished operation's record is kept.")] = Seconds(2 * 86400)
+    parallel: Annotated[int, _about("Operations running at once; more wait their turn.")] = 4
+    cancel_timeout: Annotated[Seconds, _about("Time a cancelled operation has to clean up by itself.")] = (
+        Seconds(30)
+    )
+
+
+class System(Section):
+    """The `system` namespace."""
+
+    hook_timeout: Annotated[Seconds, _about("Time limit of the auth-shutdown hook.")] = Seconds(60)
+    metric_timeout: Annotated[Seconds, _about("Time limit of one scaling metric.")] = Seconds(3)
+    log_size: Annotated[
+        Size, _about("How much of a log get_log and its kin return when not asked for another size.")
+    ] = Size(5 * 2**20)
+
+
+class Settings(Section):
+    """The whole file. `etc` is the directory that it came from, not a key of it."""
+
+    api: Api = Api()
+    paths: Paths = Paths()
+    logs: Logs = Logs()
+    environment: Environment = Environment()
+    operations: Operations = Operations()
+    system: System = System()
+    nginx: Nginx = Nginx()
+    apache: Apache = Apache()
+    postgresql: Postgresql = Postgresql()
+    mongodb: Mongodb = Mongodb()
+    backup: Backup = Backup()
+    storage: Storage = Storage()
+    ec2: Ec2 = Ec2()
