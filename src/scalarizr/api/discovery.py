@@ -27,3 +27,15 @@ class DiscoveryAPI:
         from scalarizr.rpc.discover import openrpc
 
         return openrpc(self._registry)
+
+    @query
+    def describe(self, name: str) -> dict[str, Any]:
+        """Describe one method.
+
+        :param name: `namespace.method`; aliases of namespaces are known.
+        :return: its entry of the OpenRPC document.
+        :raises MethodNotFound: there is no such method; names the nearest.
+        """
+        from scalarizr.rpc.discover import describe_method
+
+        return describe_method(self._registry.find(name))

@@ -34,13 +34,14 @@ def openrpc(registry: Registry) -> dict[str, Any]:
                 "`/namespace`, or under its whole name on `/`."
             ),
         },
-        "methods": [_method(method) for method in methods],
+        "methods": [describe_method(method) for method in methods],
         "x-namespaces": registry.names,
         "x-aliases": registry.aliases,
     }
 
 
-def _method(method: Method) -> dict[str, Any]:
+def describe_method(method: Method) -> dict[str, Any]:
+    """Describe one method as the document does."""
     words = read_docstring(method.documentation)
     described: dict[str, Any] = {
         "name": method.name,
