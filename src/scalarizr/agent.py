@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scalarizr.api.namespaces import ALIASES, NAMESPACES
-from scalarizr.api.parts import Parts
+from scalarizr.assembly import build_parts
 from scalarizr.changes.mode import preview
-from scalarizr.changes.transaction import Changes
-from scalarizr.environment.opening import open_environment
 from scalarizr.envelope.envelopes import Envelopes
 from scalarizr.envelope.key import ServerKey, WeakKey
 from scalarizr.envelope.replay import open_store, save_store
 from scalarizr.gate import WorkerGate
 from scalarizr.host.files import make_private_directory
 from scalarizr.host.locks import try_lock
-from scalarizr.host.paths import HostPaths
 from scalarizr.logs import close_log, open_log
 from scalarizr.operations.runner import Operations
 from scalarizr.rpc.dispatch import Dispatcher
@@ -36,18 +33,6 @@ T = TypeVar("T")
 
 class CannotStart(Exception):
     """The agent cannot start; the text is one line that says which thing and why."""
-
-
-def build_parts(settings: Settings, log: logging.Logger, operations: Operations | None) -> Parts:
-    """Build what namespaces are built from: in the agent and in its workers alike."""
-    return Parts(
-        settings=settings,
-        host=HostPaths(settings.paths.root),
-        log=log,
-        environment=open_environment(settings),
-        changes=Changes(settings.paths.state / "changes", log),
-        operations=operations,
-    )
 
 
 class Agent:

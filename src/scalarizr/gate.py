@@ -40,9 +40,10 @@ class WorkerGate:
         :return: its id.
         :raises Busy: one of the same name runs on the same resource.
         """
+        on_the_wire = {keyword.rstrip("_"): value for keyword, value in arguments.items()}
         job = Job(
-            params=revealed(arguments),
-            shown_params=masked(arguments),
+            params=revealed(on_the_wire),
+            shown_params=masked(on_the_wire),
             platform_access=None if access is None else access.revealed(),
             extra={"etc": str(self._etc), "namespaces": self._namespaces, "secrets": secrets_in(arguments)},
         )
