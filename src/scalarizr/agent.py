@@ -1,7 +1,6 @@
 """The agent: everything is built here, once, from the settings, and handed down. Start and stop."""
 
 import asyncio
-import logging
 import os
 import sys
 import time
@@ -67,9 +66,7 @@ class Agent:
             self._replay_file = state / "replay"
             self._replay = _opened(
                 self._replay_file,
-                lambda: open_store(
-                    self._replay_file, settings.api.clock_skew, settings.api.replay_entries, time.time
-                ),
+                lambda: open_store(self._replay_file, settings.api.clock_skew, settings.api.replay_entries, time.time),
             )
         except BaseException:
             close_log(self.log)
@@ -108,9 +105,7 @@ class Agent:
         try:
             sockets = bind([listen] if isinstance(listen, str) else listen)
         except (OSError, ValueError) as error:
-            raise CannotStart(
-                f"{error.strerror or error}." if isinstance(error, OSError) else f"{error}."
-            ) from error
+            raise CannotStart(f"{error.strerror or error}." if isinstance(error, OSError) else f"{error}.") from error
         self.addresses = [_address_text(listening.getsockname()) for listening in sockets]
         await self._operations.recover()
         await self._listener.listen(sockets)

@@ -32,9 +32,7 @@ class WorkerGate:
         self._etc = etc
         self._namespaces = dict(namespaces)
 
-    async def start(
-        self, name: str, resource: str, arguments: dict[str, Any], access: PlatformAccess | None
-    ) -> str:
+    async def start(self, name: str, resource: str, arguments: dict[str, Any], access: PlatformAccess | None) -> str:
         """Record and start an operation.
 
         :return: its id.

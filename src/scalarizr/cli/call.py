@@ -16,9 +16,7 @@ from scalarizr.settings.load import default_etc
 @click.option("--etc", type=click.Path(path_type=Path))
 @click.option("--url")
 @click.option("--key", type=click.Path(path_type=Path))
-def call(
-    method: str, parameters: tuple[str, ...], etc: Path | None, url: str | None, key: Path | None
-) -> None:
+def call(method: str, parameters: tuple[str, ...], etc: Path | None, url: str | None, key: Path | None) -> None:
     """Call NAMESPACE.METHOD with name=value parameters."""
     etc = etc or default_etc()
     params = {}

@@ -109,9 +109,7 @@ class Operation:
         """Ask it to stop; it cleans up after itself."""
         self._client.call("operation.cancel", operation_id=self.id)
 
-    def wait(
-        self, progress: Callable[[OperationRecord], object] | None = None, timeout: float | None = None
-    ) -> Any:
+    def wait(self, progress: Callable[[OperationRecord], object] | None = None, timeout: float | None = None) -> Any:
         """Wait for its end.
 
         :param progress: called with the record each time it was looked at.

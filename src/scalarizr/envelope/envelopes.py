@@ -149,9 +149,7 @@ class Envelopes:
     def _seal_founding(self, answer: bytes) -> SealedAnswer:
         _, date = self._now()
         body, signature = founding.seal(self._key, answer, date)
-        return SealedAnswer(
-            body, (("Content-Type", "application/json"), ("Date", date), ("X-Signature", signature))
-        )
+        return SealedAnswer(body, (("Content-Type", "application/json"), ("Date", date), ("X-Signature", signature)))
 
     def _seal_sealed(self, answer: bytes, question: str) -> SealedAnswer:
         second, _ = self._now()

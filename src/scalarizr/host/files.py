@@ -14,9 +14,7 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_file(
-    path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
-) -> None:
+def write_file(path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
     """Create or replace a file atomically and durably: write beside it, fsync, rename, fsync the directory.
 
     :param path: the file; its directory exists.

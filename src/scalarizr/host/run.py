@@ -76,9 +76,7 @@ def run(
             bufsize=0,
         )
     except OSError as error:
-        raise OutsideFailure(
-            f"{name} could not be started: {error.strerror or error}.", {"program": name}
-        ) from error
+        raise OutsideFailure(f"{name} could not be started: {error.strerror or error}.", {"program": name}) from error
     try:
         stdout, stderr = _exchange(process, input, time.monotonic() + timeout, output_limit)
         return Finished(process.returncode, stdout, stderr)
@@ -90,9 +88,7 @@ def run(
         _end_group(process)
 
 
-def _exchange(
-    process: "subprocess.Popen[bytes]", data: bytes, deadline: float, limit: int
-) -> tuple[bytes, bytes]:
+def _exchange(process: "subprocess.Popen[bytes]", data: bytes, deadline: float, limit: int) -> tuple[bytes, bytes]:
     assert process.stdout is not None and process.stderr is not None
     kept: dict[int, bytearray] = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
     out, err = kept

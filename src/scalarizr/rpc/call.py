@@ -140,14 +140,10 @@ def read_call(text: bytes | Raw, *, in_batch: bool = False) -> Call:
     :raises BadCall: it is none; carries the answer's id and dialect.
     """
     try:
-        str(
-            memoryview(text), "utf-8"
-        )  # JSON is UTF-8 (RFC 8259, section 8.1), also where nothing decodes a member
+        str(memoryview(text), "utf-8")  # JSON is UTF-8 (RFC 8259, section 8.1), also where nothing decodes a member
         parts = _decode_parts(text)
     except msgspec.ValidationError:
-        raise BadCall(
-            InvalidRequest("an object was expected"), _NULL, in_batch or looks_modern(text)
-        ) from None
+        raise BadCall(InvalidRequest("an object was expected"), _NULL, in_batch or looks_modern(text)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadCall(ParseError(), _NULL, in_batch or looks_modern(text)) from None
     modern = parts.jsonrpc is not UNSET

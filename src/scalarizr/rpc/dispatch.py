@@ -45,9 +45,7 @@ class QueueFull(Exception):
 class OperationGate(Protocol):
     """What runs long methods: start one, and wait for it."""
 
-    async def start(
-        self, name: str, resource: str, arguments: dict[str, Any], access: PlatformAccess | None
-    ) -> str:
+    async def start(self, name: str, resource: str, arguments: dict[str, Any], access: PlatformAccess | None) -> str:
         """Record and start it; gives its id."""
 
     async def outcome(self, operation_id: str) -> Any:
@@ -102,9 +100,7 @@ class Dispatcher:
         """Whether a further call would be refused."""
         return self._running >= self.queue
 
-    def dispatch(
-        self, text: bytes, namespace: str, caller: Caller
-    ) -> bytes | None | Coroutine[Any, Any, bytes | None]:
+    def dispatch(self, text: bytes, namespace: str, caller: Caller) -> bytes | None | Coroutine[Any, Any, bytes | None]:
         """Answer a request or a batch.
 
         :param text: JSON.
@@ -228,9 +224,7 @@ class Dispatcher:
             return await self._in_thread(lambda: self._preview(lambda: method.function(**prepared.arguments)))
         if declaration.kind == "operation":
             resource = _resource(method, prepared.arguments)
-            identity = await self._operations.start(
-                method.name, resource, prepared.arguments, prepared.access
-            )
+            identity = await self._operations.start(method.name, resource, prepared.arguments, prepared.access)
             return identity if prepared.asynchronous else await self._operations.outcome(identity)
         if inspect.iscoroutinefunction(method.function):
             work: Awaitable[Any] = method.function(**prepared.arguments)

@@ -47,9 +47,7 @@ def query(
     return mark if function is None else mark(function)
 
 
-def command(
-    *, resource: Resource, dry_run: bool = False, limit: float = 120
-) -> Callable[[Function], Function]:
+def command(*, resource: Resource, dry_run: bool = False, limit: float = 120) -> Callable[[Function], Function]:
     """Declare a method that changes something quickly."""
     return _marker(Declaration(kind="command", resource=resource, dry_run=dry_run, limit=limit))
 

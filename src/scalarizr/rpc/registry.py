@@ -75,16 +75,12 @@ class Method(msgspec.Struct, frozen=True):
         if known != len(params):
             names = [parameter.name for parameter in self.parameters]
             unknown = next(name for name in params if name not in names)
-            raise InvalidParameter(
-                unknown[:60], "a parameter that this method does not have", _nearest(unknown, names)
-            )
+            raise InvalidParameter(unknown[:60], "a parameter that this method does not have", _nearest(unknown, names))
         return arguments
 
     def _by_position(self, values: list[Any]) -> dict[str, Any]:
         if self.takes_async and values:
-            raise InvalidParameter(
-                "params", "an array", "an object: this method takes its parameters by name"
-            )
+            raise InvalidParameter("params", "an array", "an object: this method takes its parameters by name")
         if len(values) > len(self.parameters):
             raise InvalidParameter("params", f"{len(values)} values", f"{len(self.parameters)} at most")
         return {parameter.name: value for parameter, value in zip(self.parameters, values, strict=False)}
@@ -182,9 +178,7 @@ def describe(name: str, function: Callable[..., Any], declaration: Declaration) 
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         annotation = hints[keyword]
-        parameters.append(
-            Parameter(keyword.rstrip("_"), keyword, annotation, parameter.default, checker(annotation))
-        )
+        parameters.append(Parameter(keyword.rstrip("_"), keyword, annotation, parameter.default, checker(annotation)))
     if (declaration.kind == "operation") != any(parameter.name == "async" for parameter in parameters):
         raise TypeError(f"{name}: exactly the operations have a parameter async_")
     return Method(

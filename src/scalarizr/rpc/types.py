@@ -198,8 +198,7 @@ def _tuple(annotation: Any, members: list[Check]) -> Check:
         if items is None or len(items) != len(members):
             raise _refuse(annotation, value, path)
         return tuple(
-            member(one, f"{path}[{index}]")
-            for index, (member, one) in enumerate(zip(members, items, strict=True))
+            member(one, f"{path}[{index}]") for index, (member, one) in enumerate(zip(members, items, strict=True))
         )
 
     return check

@@ -105,9 +105,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(
-                cause.answer
-                if isinstance(cause, _RefusedRequest)
-                else plain_answer(400, "Signature doesn't match")
+                cause.answer if isinstance(cause, _RefusedRequest) else plain_answer(400, "Signature doesn't match")
             )
             return
         if in_head and self._in_head and message == self._message:

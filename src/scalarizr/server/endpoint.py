@@ -24,9 +24,7 @@ class Endpoint:
     :param log: the agent's log.
     """
 
-    def __init__(
-        self, envelopes: Envelopes, dispatcher: Dispatcher, executor: Executor, log: logging.Logger
-    ) -> None:
+    def __init__(self, envelopes: Envelopes, dispatcher: Dispatcher, executor: Executor, log: logging.Logger) -> None:
         self._envelopes = envelopes
         self._dispatcher = dispatcher
         self._executor = executor
@@ -49,9 +47,7 @@ class Endpoint:
             if len(request.body) > _ASIDE:
                 return self._guarded(self._large(request, path, namespace))
             message = self._envelopes.open(request.body, request.headers, path)
-            outcome = self._dispatcher.dispatch(
-                message.text, namespace, Caller(request.address, message.envelope)
-            )
+            outcome = self._dispatcher.dispatch(message.text, namespace, Caller(request.address, message.envelope))
             if isinstance(outcome, bytes) and len(outcome) <= _ASIDE:
                 return self._sealed(message.seal, outcome)
             return self._guarded(self._later(message, outcome))
@@ -91,9 +87,7 @@ class Endpoint:
         sealed = await loop.run_in_executor(self._executor, message.seal, text)
         return Answer(200, sealed.headers, sealed.body, authenticated=True)
 
-    def _sealed(
-        self, seal: Callable[[bytes], tuple[bytes, tuple[tuple[str, str], ...]]], text: bytes
-    ) -> Answer:
+    def _sealed(self, seal: Callable[[bytes], tuple[bytes, tuple[tuple[str, str], ...]]], text: bytes) -> Answer:
         body, headers = seal(text)
         return Answer(200, headers, body, authenticated=True)
 
@@ -101,11 +95,7 @@ class Endpoint:
         if path == "/healthz":
             if method not in ("GET", "HEAD"):
                 return plain_answer(405, "Method not allowed", ("Allow", "GET, HEAD"))
-            return (
-                plain_answer(503, "stopping", ("Retry-After", "5"))
-                if self.stopping
-                else plain_answer(200, "ok")
-            )
+            return plain_answer(503, "stopping", ("Retry-After", "5")) if self.stopping else plain_answer(200, "ok")
         if path.strip("/") in ("", *self._dispatcher.namespaces):
             return plain_answer(405, "Method not allowed", ("Allow", "POST"))
         return plain_answer(404, "Not found")

@@ -30,19 +30,13 @@ class Limits:
         :return: None where there is room; else the connection that has to be closed for it, which is the new one itself
             where all the others have proved who they are.
         """
-        crowded_address = self._of_address.get(connection.address, 0) >= max(
-            1, self.settings.connections // 2
-        )
+        crowded_address = self._of_address.get(connection.address, 0) >= max(1, self.settings.connections // 2)
         full = len(self.connections) >= self.settings.connections
         victim = None
         if crowded_address or full:
             only_of = connection.address if crowded_address else None
             victim = next(
-                (
-                    other
-                    for other in self.connections
-                    if not other.authenticated and only_of in (None, other.address)
-                ),
+                (other for other in self.connections if not other.authenticated and only_of in (None, other.address)),
                 connection,
             )
         if victim is not connection:

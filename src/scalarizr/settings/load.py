@@ -72,9 +72,7 @@ def _convert(path: Path, text: str, data: dict[str, Any]) -> Settings:
             raise BadSettings(f"{path}, line {where}: [{name}] is no section; {_hint(name, list(sections))}")
         if not isinstance(content, dict):
             where = _line_of(text, "", name)
-            raise BadSettings(
-                f"{path}, line {where}: {name} is a section: write [{name}] on a line of its own."
-            )
+            raise BadSettings(f"{path}, line {where}: {name} is a section: write [{name}] on a line of its own.")
     built = {name: _section(path, text, name, sections[name], data.get(name, {})) for name in sections}
     return Settings(**built)
 
@@ -191,9 +189,7 @@ def _line_of(text: str, section: str, key: str | None) -> int:
         found = _KEY.match(line)
         if found and key is not None:
             name = found[1].strip("\"'")
-            if (present == section and name.split(".")[0] == key) or (
-                not present and name == f"{section}.{key}"
-            ):
+            if (present == section and name.split(".")[0] == key) or (not present and name == f"{section}.{key}"):
                 return number
     return 0
 

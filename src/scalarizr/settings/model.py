@@ -25,11 +25,11 @@ class Api(Section):
 
     listen: Annotated[
         str | list[str], _about('Address and port to listen on ("[::]:8010" for IPv6), or a list of them.')
-    ] = "0.0.0.0:8010"  # noqa: S104  the founding document's endpoint: every address, guarded by the key
+    ] = "0.0.0.0:8010"
     max_body: Annotated[Size, _about("Largest request body; a larger one is answered 413.")] = Size(8 * 2**20)
-    clock_skew: Annotated[
-        Seconds, _about("How far a message's date may be off this server's clock, either way.")
-    ] = Seconds(300)
+    clock_skew: Annotated[Seconds, _about("How far a message's date may be off this server's clock, either way.")] = (
+        Seconds(300)
+    )
     envelopes: Annotated[
         list[Literal["founding", "sealed"]],
         _about('Accepted envelopes. ["sealed"] where every client can do better than 3DES and SHA-1.'),
@@ -54,9 +54,9 @@ class Paths(Section):
     state: Annotated[Path, _about("What must survive a restart: operations, journals, replay store.")] = Path(
         "/var/lib/scalarizr"
     )
-    logs: Annotated[
-        Path, _about("Directory of scalarizr.log, scalarizr_debug.log, scalarizr_update.log.")
-    ] = Path("/var/log")
+    logs: Annotated[Path, _about("Directory of scalarizr.log, scalarizr_debug.log, scalarizr_update.log.")] = Path(
+        "/var/log"
+    )
     scripting_logs: Annotated[Path, _about("Directory of the output of scripts.")] = Path(
         "/var/log/scalarizr/scripting"
     )
@@ -65,13 +65,11 @@ class Paths(Section):
     )
     root: Annotated[
         Path,
-        _about(
-            "What /proc, /sys, /etc, /dev and /usr are looked up under: the real root, or a recorded tree."
-        ),
+        _about("What /proc, /sys, /etc, /dev and /usr are looked up under: the real root, or a recorded tree."),
     ] = Path("/")
-    key: Annotated[
-        Path | None, _about("The server's key; private.d/keys/default beside this file when not set.")
-    ] = None
+    key: Annotated[Path | None, _about("The server's key; private.d/keys/default beside this file when not set.")] = (
+        None
+    )
 
 
 class Logs(Section):
@@ -89,9 +87,9 @@ class Environment(Section):
         Literal["local", "queryenv"],
         _about('"local": files; "queryenv": the control plane\'s QueryEnv service.'),
     ] = "local"
-    directory: Annotated[
-        Path | None, _about("Of the local source; `environment` beside this file when not set.")
-    ] = None
+    directory: Annotated[Path | None, _about("Of the local source; `environment` beside this file when not set.")] = (
+        None
+    )
     url: Annotated[str | None, _about("Of the QueryEnv service; https unless `insecure`.")] = None
     insecure: Annotated[bool, _about("Accept an http URL: its answers can be forged on the way.")] = False
     server_id: Annotated[str | None, _about("This server's id at the control plane.")] = None
@@ -144,9 +142,7 @@ class MonitoringAgent(Section):
 class Mongodb(Section):
     """MongoDB."""
 
-    uri: Annotated[str | None, _about("Where the server is, with credentials: keep this file 0600 then.")] = (
-        None
-    )
+    uri: Annotated[str | None, _about("Where the server is, with credentials: keep this file 0600 then.")] = None
     user: Annotated[str, _about("User whose password reset_password sets.")] = "scalr"
     monitoring_agent: Annotated[
         str | MonitoringAgent | None, _about("Its package file or URL; with a checksum: { package, sha256 }.")
@@ -187,9 +183,7 @@ class Operations(Section):
 
     keep: Annotated[Seconds, _about("How long a finished operation's record is kept.")] = Seconds(2 * 86400)
     parallel: Annotated[int, _about("Operations running at once; more wait their turn.")] = 4
-    cancel_timeout: Annotated[Seconds, _about("Time a cancelled operation has to clean up by itself.")] = (
-        Seconds(30)
-    )
+    cancel_timeout: Annotated[Seconds, _about("Time a cancelled operation has to clean up by itself.")] = Seconds(30)
 
 
 class System(Section):

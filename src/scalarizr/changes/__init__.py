@@ -1,0 +1,1 @@
+"""Changes of configuration files: all or nothing, whatever happens meanwhile."""

@@ -1,0 +1,458 @@
+"""The agent's side of operations: record, start a worker, watch it, settle what it left.
+
+A worker outlives the agent. The next agent finds it by its lock, and watches on. Nothing here wakes the agent up while
+nothing happens: a worker's end is an event on its pidfd.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import signal
+import subprocess
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from scalarizr.errors import NotFound, OutsideFailure, ScalarizrError
+from scalarizr.host.locks import try_lock
+from scalarizr.operations.record import FINISHED, INTERRUPTED, Job, Record, secrets_of
+from scalarizr.operations.store import Store
+from scalarizr.secret import without
+from scalarizr.settings.model import Settings
+
+T = TypeVar("T")
+_UNDO_ATTEMPTS = 3
+_NO_JOB = Job(params={}, shown_params={})
+
+
+class _Worker(msgspec.Struct):
+    """A process that is watched.
+
+    :param identity: the operation.
+    :param task: what it does there.
+    :param pid: its process.
+    :param pidfd: readable once it has ended.
+    :param process: where this agent started it itself, and has to reap it.
+    :param job: what it was told; empty for one that was found.
+    :param attempts: how often leftovers were tried to be undone.
+    """
+
+    identity: str
+    task: Literal["do", "undo"]
+    pid: int
+    pidfd: int
+    process: Any
+    job: Job
+    attempts: int = 0
+    kill: asyncio.TimerHandle | None = None
+
+
+class Operations:
+    """All operations of one agent.
+
+    :param settings: the agent's.
+    :param log: its log.
+    :param worker_command: the argument vector of a worker, to which the operation is added.
+    """
+
+    def __init__(self, settings: Settings, log: logging.Logger, worker_command: Sequence[str]) -> None:
+        self._settings = settings.operations
+        self._directory = settings.paths.state / "operations"
+        self._store = Store(self._directory / "operations.db")
+        self._log = log
+        self._command = list(worker_command)
+        self._waiting: deque[tuple[str, Job]] = deque()
+        self._workers: dict[str, _Worker] = {}
+        self._starting: set[str] = set()
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._executor: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    def apply(self, settings: Settings) -> None:
+        """Put changed settings in force."""
+        self._settings = settings.operations
+
+    async def start(self, name: str, resource: str, job: Job) -> str:
+        """Record an operation, and start it as soon as its turn comes.
+
+        :param name: `namespace.method`.
+        :param resource: what it works on: no second one of this name works on it meanwhile.
+        :return: its id.
+        :raises Busy: one is at work; the facts carry its id.
+        :raises OutsideFailure: it cannot be recorded; nothing was started.
+        """
+        identity = uuid.uuid4().hex[:16]
+        await self._aside(self._prune)
+        await self._aside(self._store.create, identity, name, resource, job.shown_params)
+        self._log.info("operation id=%s name=%s resource=%s new", identity, name, resource)
+        self._waiting.append((identity, job))
+        self._start_waiting()
+        return identity
+
+    async def wait(self, identity: str) -> Record:
+        """Wait for an operation's end.
+
+        :raises NotFound: there is no such operation.
+        """
+        while True:
+            # First the place in the queue of those who are told, then the look: an end in between is not missed.
+            told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(identity, []).append(told)
+            try:
+                record = await self.result(identity)
+                if record.status in FINISHED:
+                    return record
+                await told
+            finally:
+                self._waiters[identity].remove(told)
+                if not self._waiters[identity]:
+                    del self._waiters[identity]
+
+    async def result(self, identity: str) -> Record:
+        """Give an operation's record.
+
+        :raises NotFound: there is none of that id.
+        """
+        record = await self._aside(self._found, identity)
+        if record.status not in FINISHED and await self._aside(self._settle_if_dead, identity):
+            record = await self._aside(self._found, identity)
+            self._tell(identity)
+        return record
+
+    async def cancel(self, identity: str) -> Record:
+        """Ask an operation to stop. It cleans up after itself; after `[operations] cancel_timeout` it is killed.
+
+        :return: its record as it is now.
+        :raises NotFound: there is none of that id.
+        """
+        record = await self.result(identity)
+        if record.status in FINISHED:
+            return record
+        await self._aside(self._store.request_cancel, identity)
+        queued = next((entry for entry in self._waiting if entry[0] == identity), None)
+        if queued is not None:
+            self._waiting.remove(queued)
+            await self._aside(self._finish_unstarted, identity, "canceled", "The operation was cancelled.")
+            self._tell(identity)
+        elif identity in self._workers:
+            self._signal(self._workers[identity])
+        self._log.info("operation id=%s cancel requested", identity)
+        return await self.result(identity)
+
+    async def list(self, status: str | None = None, name: str | None = None, limit: int = 100) -> list[Record]:
+        """Give records, newest first."""
+        if not self._store.exists():
+            return []
+        await self._settle_dead()
+        return await self._aside(self._store.list, status, name, limit)
+
+    async def has_in_progress(self) -> bool:
+        """Tell whether an operation is not finished."""
+        if not self._store.exists():
+            return False
+        await self._settle_dead()
+        return bool(await self._aside(self._store.unfinished))
+
+    async def recover(self) -> None:
+        """Find what the last agent left: watch the workers that live, settle those that died."""
+        if not self._store.exists():
+            return
+        problem = await self._aside(self._store.check)
+        if problem:
+            self._log.error("operations: %s", problem)
+        try:
+            await self._aside(self._prune)
+            for identity, _pid in await self._aside(self._store.unfinished):
+                if await self._aside(self._settle_if_dead, identity):
+                    self._log.warning("operation id=%s was interrupted", identity)
+                else:
+                    self._spawn_task(self._adopt(identity))
+            for identity in await self._aside(self._store.uncleaned):
+                self._spawn_task(self._undo(identity, _NO_JOB, 1))
+        except OutsideFailure as error:
+            self._log.error("operations: %s", error.message)
+
+    async def close(self) -> None:
+        """Stop watching. Workers go on; what had not begun is recorded as interrupted."""
+        self._closed = True
+        while self._waiting:
+            identity, _job = self._waiting.popleft()
+            with contextlib.suppress(ScalarizrError):
+                await self._aside(
+                    self._finish_unstarted,
+                    identity,
+                    "failed",
+                    "The operation was interrupted before it began.",
+                )
+            self._tell(identity)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for worker in self._workers.values():
+            self._unwatch(worker)
+        self._workers.clear()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+        self._store.close()
+
+    # Starting
+
+    def _start_waiting(self) -> None:
+        while self._waiting and not self._closed:
+            running = sum(worker.task == "do" for worker in self._workers.values()) + len(self._starting)
+            if running >= self._settings.parallel:
+                return
+            identity, job = self._waiting.popleft()
+            self._starting.add(identity)
+            self._spawn_task(self._start_one(identity, job))
+
+    async def _start_one(self, identity: str, job: Job) -> None:
+        try:
+            worker = await self._aside(self._spawn, identity, job, "do")
+        except ScalarizrError as error:
+            self._log.error("operation id=%s cannot be started: %s", identity, error.message)
+            with contextlib.suppress(ScalarizrError):
+                await self._aside(self._finish_unstarted, identity, "failed", error.message)
+            self._starting.discard(identity)
+            self._tell(identity)
+            self._start_waiting()
+            return
+        self._starting.discard(identity)
+        self._watch(worker)
+        # Somebody may have cancelled it while it was being started.
+        if await self._aside(self._store.cancel_requested, identity) and identity in self._workers:
+            self._signal(worker)
+
+    def _spawn(self, identity: str, job: Job, task: Literal["do", "undo"]) -> _Worker:
+        try:
+            lock = try_lock(self._lock_file(identity))
+        except OSError as error:
+            raise OutsideFailure(f"{self._directory}: {error.strerror}. Nothing was started.") from error
+        if lock is None:
+            raise OutsideFailure(f"The operation {identity} has a worker already.")
+        try:
+            with open(self._error_file(identity), "wb", opener=_private) as errors:
+                process = subprocess.Popen(
+                    [*self._command, identity, str(lock), str(self._store.path), task],
+                    stdin=subprocess.PIPE,
+                    stdout=errors,
+                    stderr=errors,
+                    pass_fds=[lock],
+                    start_new_session=True,
+                    cwd="/",
+                )
+        except OSError as error:
+            raise OutsideFailure(f"A worker cannot be started: {error.strerror}. Nothing was done.") from error
+        finally:
+            os.close(lock)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(msgspec.json.encode(job))
+        return _Worker(identity, task, process.pid, os.pidfd_open(process.pid), process, job)
+
+    async def _adopt(self, identity: str) -> None:
+        """Watch a worker that an earlier agent started."""
+        for _ in range(50):
+            pid = await self._aside(self._store.pid_of, identity)
+            if pid is not None:
+                try:
+                    pidfd = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    pidfd = -1
+                # The lock is still held, so the process that had this number then is the worker itself.
+                if not await self._aside(self._settle_if_dead, identity):
+                    if pidfd >= 0:
+                        self._log.info("operation id=%s pid=%d found at work", identity, pid)
+                        worker = _Worker(identity, "do", pid, pidfd, None, _NO_JOB)
+                        self._watch(worker)
+                        if await self._aside(self._store.cancel_requested, identity):
+                            self._signal(worker)
+                        return
+                elif pidfd >= 0:
+                    os.close(pidfd)
+            elif await self._aside(self._settle_if_dead, identity):
+                pass
+            record = await self._aside(self._store.get, identity)
+            if record is None or record.status in FINISHED:
+                self._tell(identity)
+                await self._undo_if_left(identity, _NO_JOB)
+                return
+            await asyncio.sleep(0.2)
+        self._log.error("operation id=%s is held by a process that does not say who it is", identity)
+
+    # Watching
+
+    def _watch(self, worker: _Worker) -> None:
+        if self._closed:
+            self._unwatch(worker)
+            return
+        self._workers[worker.identity] = worker
+        asyncio.get_running_loop().add_reader(worker.pidfd, self._ended, worker)
+
+    def _unwatch(self, worker: _Worker) -> None:
+        asyncio.get_running_loop().remove_reader(worker.pidfd)
+        if worker.kill is not None:
+            worker.kill.cancel()
+        os.close(worker.pidfd)
+
+    def _ended(self, worker: _Worker) -> None:
+        if worker.process is not None:
+            # What it started and left, while its number is still its own.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.process.wait()
+        self._unwatch(worker)
+        self._workers.pop(worker.identity, None)
+        self._spawn_task(self._settle(worker))
+
+    async def _settle(self, worker: _Worker) -> None:
+        identity = worker.identity
+        try:
+            await self._aside(self._log_errors, worker)
+            if worker.task == "undo":
+                await self._end_undo(worker)
+                return
+            await self._aside(self._settle_if_dead, identity)
+            record = await self._aside(self._found, identity)
+            self._log.info(
+                "operation id=%s name=%s %s%s",
+                identity,
+                record.name,
+                record.status,
+                f" error={record.error_code} {without(record.error, secrets_of(worker.job))}" if record.error else "",
+            )
+            self._tell(identity)
+            await self._undo_if_left(identity, worker.job)
+        except ScalarizrError as error:
+            self._log.error("operation id=%s cannot be settled: %s", identity, error.message)
+        finally:
+            self._start_waiting()
+
+    async def _undo_if_left(self, identity: str, job: Job) -> None:
+        if identity in await self._aside(self._store.uncleaned):
+            await self._undo(identity, job, 1)
+
+    async def _undo(self, identity: str, job: Job, attempt: int) -> None:
+        told = Job(params={}, shown_params={}, platform_access=job.platform_access, extra=job.extra)
+        try:
+            worker = await self._aside(self._spawn, identity, told, "undo")
+        except ScalarizrError as error:
+            self._log.error("operation id=%s: leftovers cannot be undone: %s", identity, error.message)
+            return
+        worker.attempts = attempt
+        self._watch(worker)
+
+    async def _end_undo(self, worker: _Worker) -> None:
+        left = await self._aside(self._store.undo_steps, worker.identity)
+        if left and worker.attempts < _UNDO_ATTEMPTS:
+            await self._undo(worker.identity, worker.job, worker.attempts + 1)
+            return
+        if left:
+            steps = ", ".join(step.function for step in left)
+            self._log.error("operation id=%s left what could not be undone: %s", worker.identity, steps)
+        else:
+            self._log.info("operation id=%s: what it had begun was undone", worker.identity)
+        await self._aside(self._store.end_cleaning, worker.identity)
+        self._tell(worker.identity)
+
+    def _settle_if_dead(self, identity: str) -> bool:
+        """Record the end of an operation that nobody works on.
+
+        :return: whether nobody does.
+        """
+        if identity in self._workers or identity in self._starting or any(identity == one for one, _ in self._waiting):
+            return False
+        try:
+            lock = try_lock(self._lock_file(identity))
+        except OSError as error:
+            raise OutsideFailure(f"{self._directory}: {error.strerror}.") from error
+        if lock is None:
+            return False
+        os.close(lock)
+        self._store.finish_interrupted(identity)
+        return True
+
+    async def _settle_dead(self) -> None:
+        for identity, _pid in await self._aside(self._store.unfinished):
+            if await self._aside(self._settle_if_dead, identity):
+                self._tell(identity)
+                await self._undo_if_left(identity, _NO_JOB)
+
+    def _signal(self, worker: _Worker) -> None:
+        if worker.task != "do":
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(worker.pidfd, signal.SIGTERM)
+        if worker.kill is None:
+            loop = asyncio.get_running_loop()
+            worker.kill = loop.call_later(self._settings.cancel_timeout, self._kill, worker)
+
+    def _kill(self, worker: _Worker) -> None:
+        if select.select([worker.pidfd], [], [], 0)[0]:
+            return
+        self._log.warning("operation id=%s did not stop in time and is killed", worker.identity)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.pid, signal.SIGKILL)
+
+    # Small things
+
+    def _tell(self, identity: str) -> None:
+        for told in self._waiters.get(identity, ()):
+            if not told.done():
+                told.set_result(None)
+
+    def _found(self, identity: str) -> Record:
+        record = self._store.get(identity) if self._store.exists() else None
+        if record is None:
+            raise NotFound(f"There is no operation {identity[:60]}.", {"operation_id": identity[:60]})
+        return record
+
+    def _finish_unstarted(self, identity: str, status: Literal["canceled", "failed"], error: str) -> None:
+        self._store.finish(identity, status, error=error, error_code=INTERRUPTED)
+
+    def _prune(self) -> None:
+        if not self._store.exists():
+            return
+        for identity in self._store.prune(time.time() - self._settings.keep):
+            for path in (self._lock_file(identity), self._error_file(identity)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def _log_errors(self, worker: _Worker) -> None:
+        path = self._error_file(worker.identity)
+        with contextlib.suppress(OSError):
+            text = path.read_bytes()[-65536:].decode("utf-8", "replace").strip()
+            if text:
+                secrets = secrets_of(worker.job)
+                self._log.error("operation id=%s worker said: %s", worker.identity, without(text, secrets))
+            os.unlink(path)
+
+    def _lock_file(self, identity: str) -> Path:
+        return self._directory / f"{identity}.lock"
+
+    def _error_file(self, identity: str) -> Path:
+        return self._directory / f"{identity}.stderr"
+
+    def _spawn_task(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _aside(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run what may wait for a disk in the one thread that the records belong to."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="operations")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -1,0 +1,381 @@
+"""The operations' records, in SQLite: durable before anything happens, shared by the agent and its workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from scalarizr.errors import Busy, OutsideFailure
+from scalarizr.host.files import make_private_directory
+from scalarizr.operations.record import FINISHED, INTERRUPTED, Progress, Record, Status, UndoStep
+
+if TYPE_CHECKING:
+    import sqlite3
+
+KEPT_LINES = 1000
+_LONGEST_LINE = 4096
+_UNFINISHED = "status IN ('new', 'in-progress')"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS operations (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, name TEXT NOT NULL, resource TEXT NOT NULL,
+    params TEXT NOT NULL, status TEXT NOT NULL, result TEXT, error TEXT, error_code INTEGER, progress TEXT,
+    pid INTEGER, cancel INTEGER NOT NULL DEFAULT 0, cleaning INTEGER NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL, started_at REAL, finished_at REAL);
+CREATE UNIQUE INDEX IF NOT EXISTS one_at_a_time ON operations (name, resource)
+    WHERE status IN ('new', 'in-progress') OR cleaning = 1;
+CREATE TABLE IF NOT EXISTS lines (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, operation TEXT NOT NULL, line TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS lines_of ON lines (operation);
+CREATE TABLE IF NOT EXISTS undo_steps (
+    operation TEXT NOT NULL, number INTEGER NOT NULL, function TEXT NOT NULL, arguments TEXT NOT NULL,
+    PRIMARY KEY (operation, number));
+PRAGMA user_version = 1;
+"""
+
+
+class Store:
+    """The records. Thread-safe; several processes may have it open.
+
+    :param path: the database file; made 0600 when first needed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._guard = threading.RLock()
+
+    def exists(self) -> bool:
+        """Tell whether there ever was an operation here."""
+        return self.path.exists()
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._guard:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def create(self, identity: str, name: str, resource: str, params: dict[str, Any]) -> None:
+        """Record a new operation, durably.
+
+        :raises Busy: one of the same name is not finished on the same resource; the facts carry its id.
+        :raises OutsideFailure: it cannot be recorded, so it must not be started.
+        """
+        import sqlite3
+
+        with self._write() as connection:
+            try:
+                connection.execute(
+                    "INSERT INTO operations (id, name, resource, params, status, created_at) VALUES (?, ?, ?, ?, 'new', ?)",
+                    (identity, name, resource, msgspec.json.encode(params).decode(), time.time()),
+                )
+            except sqlite3.IntegrityError:
+                row = connection.execute(
+                    f"SELECT id FROM operations WHERE name = ? AND resource = ? AND ({_UNFINISHED} OR cleaning = 1)",  # noqa: S608
+                    (name, resource),
+                ).fetchone()
+                first = row[0] if row else ""
+                raise Busy(
+                    f"{name} is at work on {resource} already, as operation {first}. Nothing was started; wait for it "
+                    "or cancel it.",
+                    {"operation_id": first, "resource": resource},
+                ) from None
+
+    def begin(self, identity: str, pid: int) -> bool:
+        """Take an operation up: once, and only where nobody cancelled it.
+
+        :return: whether it is to be done.
+        """
+        with self._write() as connection:
+            changed = connection.execute(
+                "UPDATE operations SET status = 'in-progress', pid = ?, started_at = ? "
+                "WHERE id = ? AND status = 'new' AND cancel = 0",
+                (pid, time.time(), identity),
+            ).rowcount
+        return changed == 1
+
+    def finish(
+        self,
+        identity: str,
+        status: Status,
+        *,
+        result: Any = None,
+        error: str | None = None,
+        error_code: int | None = None,
+        cleaning: bool = False,
+    ) -> bool:
+        """Record an operation's end. The first end recorded counts.
+
+        :param cleaning: what it left has still to be undone: its resource stays taken.
+        :return: whether this was the first.
+        """
+        text = msgspec.json.encode(result).decode() if result is not None else None
+        with self._write() as connection:
+            changed = connection.execute(
+                "UPDATE operations SET status = ?, result = ?, error = ?, error_code = ?, cleaning = ?, finished_at = ? "
+                f"WHERE id = ? AND {_UNFINISHED}",
+                (status, text, error, error_code, int(cleaning), time.time(), identity),
+            ).rowcount
+        return changed == 1
+
+    def finish_interrupted(self, identity: str) -> bool:
+        """Record the end of an operation whose worker is dead.
+
+        :return: whether it left something to be undone.
+        """
+        left = bool(self.undo_steps(identity))
+        if self.cancel_requested(identity):
+            self.finish(identity, "canceled", error="The operation was cancelled.", cleaning=left)
+        else:
+            self.finish(
+                identity,
+                "failed",
+                error="The operation was interrupted: its worker process died"
+                + (". What it had begun is being undone." if left else " before its end."),
+                error_code=INTERRUPTED,
+                cleaning=left,
+            )
+        return left
+
+    def end_cleaning(self, identity: str) -> None:
+        """Let go of the resource of an operation whose leftovers were undone."""
+        with self._write() as connection:
+            connection.execute("UPDATE operations SET cleaning = 0 WHERE id = ?", (identity,))
+
+    def request_cancel(self, identity: str) -> None:
+        """Note that somebody wants an operation to stop."""
+        with self._write() as connection:
+            connection.execute(f"UPDATE operations SET cancel = 1 WHERE id = ? AND {_UNFINISHED}", (identity,))  # noqa: S608
+
+    def cancel_requested(self, identity: str) -> bool:
+        """Tell whether somebody wants an operation to stop."""
+        row = self._one("SELECT cancel FROM operations WHERE id = ?", (identity,))
+        return bool(row and row[0])
+
+    def set_progress(self, identity: str, progress: Progress) -> None:
+        """Note how far an operation is; not worth waiting for the disk."""
+        text = msgspec.json.encode(progress).decode()
+        with self._write(durable=False) as connection:
+            connection.execute("UPDATE operations SET progress = ? WHERE id = ?", (text, identity))
+
+    def add_line(self, identity: str, line: str) -> None:
+        """Add a log line; the newest 1,000 are kept."""
+        line = line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…"
+        with self._write(durable=False) as connection:
+            number = connection.execute("INSERT INTO lines (operation, line) VALUES (?, ?)", (identity, line)).lastrowid
+            if number is not None and number % 100 == 0:
+                connection.execute(
+                    "DELETE FROM lines WHERE operation = ? AND number <= (SELECT number FROM lines WHERE operation = ? "
+                    f"ORDER BY number DESC LIMIT 1 OFFSET {KEPT_LINES})",
+                    (identity, identity),
+                )
+
+    def add_undo_step(self, identity: str, function: str, arguments: dict[str, Any]) -> int:
+        """Record, durably, what undoes a step that is about to be taken.
+
+        :return: its number.
+        """
+        with self._write() as connection:
+            (number,) = connection.execute(
+                "SELECT COALESCE(MAX(number), 0) + 1 FROM undo_steps WHERE operation = ?", (identity,)
+            ).fetchone()
+            connection.execute(
+                "INSERT INTO undo_steps VALUES (?, ?, ?, ?)",
+                (identity, number, function, msgspec.json.encode(arguments).decode()),
+            )
+        return int(number)
+
+    def forget_undo_step(self, identity: str, number: int) -> None:
+        """Forget a step that was undone, or need not be."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM undo_steps WHERE operation = ? AND number = ?", (identity, number))
+
+    def forget_undo_steps(self, identity: str) -> None:
+        """Forget all steps of an operation that succeeded."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM undo_steps WHERE operation = ?", (identity,))
+
+    def undo_steps(self, identity: str) -> list[UndoStep]:
+        """Give the steps to be undone, the last one first."""
+        rows = self._all(
+            "SELECT number, function, arguments FROM undo_steps WHERE operation = ? ORDER BY number DESC",
+            (identity,),
+        )
+        return [UndoStep(number, function, msgspec.json.decode(arguments)) for number, function, arguments in rows]
+
+    def get(self, identity: str) -> Record | None:
+        """Give one record, or None."""
+        rows = self._records("WHERE id = ?", (identity,), 1)
+        return rows[0] if rows else None
+
+    def list(self, status: str | None, name: str | None, limit: int) -> list[Record]:
+        """Give records, newest first."""
+        conditions = [f"{column} = ?" for column, value in (("status", status), ("name", name)) if value is not None]
+        where = "WHERE " + " AND ".join(conditions) if conditions else ""
+        return self._records(where, tuple(value for value in (status, name) if value is not None), limit)
+
+    def unfinished(self) -> list[tuple[str, int | None]]:
+        """Give id and pid of each operation that is not finished."""
+        return [(row[0], row[1]) for row in self._all(f"SELECT id, pid FROM operations WHERE {_UNFINISHED}", ())]  # noqa: S608
+
+    def uncleaned(self) -> list[str]:
+        """Give the operations that left something to be undone."""
+        return [row[0] for row in self._all("SELECT id FROM operations WHERE cleaning = 1", ())]
+
+    def pid_of(self, identity: str) -> int | None:
+        """Give the process of an operation, once it has said so itself."""
+        row = self._one("SELECT pid FROM operations WHERE id = ?", (identity,))
+        return row[0] if row else None
+
+    def prune(self, older_than: float) -> list[str]:
+        """Delete finished records.
+
+        :param older_than: Unix time.
+        :return: the ids.
+        """
+        with self._write() as connection:
+            rows = connection.execute(
+                f"SELECT id FROM operations WHERE NOT {_UNFINISHED} AND cleaning = 0 AND finished_at < ?",  # noqa: S608
+                (older_than,),
+            ).fetchall()
+            for (identity,) in rows:
+                for statement in (
+                    "DELETE FROM lines WHERE operation = ?",
+                    "DELETE FROM undo_steps WHERE operation = ?",
+                    "DELETE FROM operations WHERE id = ?",
+                ):
+                    connection.execute(statement, (identity,))
+        return [identity for (identity,) in rows]
+
+    def _records(self, where: str, values: tuple[Any, ...], limit: int) -> list[Record]:
+        rows = self._all(
+            "SELECT id, name, status, result, error, error_code, progress, started_at, finished_at FROM operations "
+            f"{where} ORDER BY number DESC LIMIT ?",
+            (*values, limit),
+        )
+        return [self._record(*row) for row in rows]
+
+    def _record(
+        self,
+        identity: str,
+        name: str,
+        status: Status,
+        result: str | None,
+        error: str | None,
+        error_code: int | None,
+        progress: str | None,
+        started_at: float | None,
+        finished_at: float | None,
+    ) -> Record:
+        lines = self._all(
+            f"SELECT line FROM lines WHERE operation = ? ORDER BY number DESC LIMIT {KEPT_LINES}",  # noqa: S608
+            (identity,),
+        )
+        return Record(
+            id=identity,
+            name=name,
+            status=status,
+            result=msgspec.json.decode(result) if result is not None else None,
+            error=error,
+            error_code=error_code,
+            logs=[line for (line,) in reversed(lines)],
+            progress=msgspec.json.decode(progress, type=Progress).shown() if progress else None,
+            started_at=started_at,
+            finished_at=finished_at,
+        )
+
+    def _one(self, statement: str, values: tuple[Any, ...]) -> Any:
+        rows = self._all(statement, values)
+        return rows[0] if rows else None
+
+    def _all(self, statement: str, values: tuple[Any, ...]) -> Any:
+        import sqlite3
+
+        with self._guard:
+            try:
+                return self._open().execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise OutsideFailure(f"{self.path} cannot be read: {error}.") from error
+
+    @contextlib.contextmanager
+    def _write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One write transaction; `durable`: it is on the disk when the block ends, not only safe from a crash of ours."""
+        import sqlite3
+
+        with self._guard:
+            try:
+                connection = self._open()
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise OutsideFailure(
+                    f"The operation cannot be recorded in {self.path}: {error}. Nothing was started."
+                ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            make_private_directory(self.path.parent)
+            try:
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            except OSError as error:
+                raise OutsideFailure(f"{self.path} cannot be opened: {error.strerror}.") from error
+            self._connection = self._connected()
+        return self._connection
+
+    def _connected(self) -> sqlite3.Connection:
+        import sqlite3
+
+        connection = sqlite3.connect(self.path, timeout=20, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                connection.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def check(self) -> str | None:
+        """Look whether the database is whole; where it is not, put it aside for a new one.
+
+        :return: what was done, for the log; None where all is well.
+        """
+        import sqlite3
+
+        with self._guard:
+            try:
+                (verdict,) = self._open().execute("PRAGMA quick_check(1)").fetchone()
+                if verdict == "ok":
+                    return None
+            except sqlite3.OperationalError as error:
+                # Full, locked or unreadable: no reason to throw records away.
+                return f"{self.path} cannot be used now: {error}"
+            except sqlite3.DatabaseError as error:
+                verdict = str(error)
+            self.close()
+            aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
+            os.rename(self.path, aside)
+            for ending in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self.path}{ending}")
+            return f"{self.path} was damaged ({verdict}); kept as {aside.name}, a new one is begun"
+
+
+def is_finished(record: Record) -> bool:
+    """Tell whether nothing more will happen to an operation."""
+    return record.status in FINISHED
