@@ -5,7 +5,6 @@ the class (WIRE.md, "JSON-RPC"): programs read the code, people the message.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 Fact = str | int | float | bool | None | list["Fact"] | dict[str, "Fact"]
 
@@ -17,7 +16,7 @@ class ScalarizrError(Exception):
     :param facts: the same for programs: JSON values by name; they become `error.data`.
     """
 
-    code: ClassVar[int] = -32603
+    code: int = -32603
 
     def __init__(self, message: str, facts: Mapping[str, Fact] | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Between the dispatcher and the operations: a checked call becomes a worker's job, a finished record the call's outcome."""
+"""Between dispatcher and operations: a checked call becomes a worker's job, a finished record the call's outcome."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ class OperationFailed(ScalarizrError):
 
     def __init__(self, message: str, code: int, operation_id: str) -> None:
         super().__init__(message, {"operation_id": operation_id})
-        self.code = code  # type: ignore[misc]  an instance's own: the worker's error decides
+        self.code = code
 
 
 class WorkerGate:

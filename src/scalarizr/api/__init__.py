@@ -1,1 +1,1 @@
-"""The public surface: one class a namespace, each method a typed signature, its docstring and a call into the domain."""
+"""The public surface: one class a namespace, each method a signature, a docstring and a call into the domain."""

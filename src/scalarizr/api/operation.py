@@ -6,6 +6,7 @@ import msgspec
 
 from scalarizr.api.parts import Parts
 from scalarizr.operations.record import Record
+from scalarizr.operations.runner import Operations
 from scalarizr.rpc.method import command, query
 
 
@@ -23,9 +24,9 @@ class OperationAPI:
         """Tell what is known of an operation.
 
         :param operation_id: its id.
-        :return: `{id, name, status, result, error, error_code, trace, logs, progress, started_at, finished_at}`: `status`
-            is `new`, `in-progress`, `completed`, `failed` or `canceled`; `error` a text or null; `trace` always null;
-            `progress` null or `{done, total, unit, step, percent}`; times in Unix seconds.
+        :return: `{id, name, status, result, error, error_code, trace, logs, progress, started_at, finished_at}`.
+            `status` is `new`, `in-progress`, `completed`, `failed` or `canceled`; `error` a text or null; `trace`
+            always null; `progress` null or `{done, total, unit, step, percent}`; times in Unix seconds.
         :raises NotFound: there is none of that id; finished ones are kept for `[operations] keep`.
         """
         return _shown(await self._operations.result(operation_id))
@@ -56,7 +57,7 @@ class OperationAPI:
         :param limit: how many at most.
         :return: their records, as `result` gives them.
         """
-        records = await self._operations.list(status, name, max(0, min(limit, 10_000)))
+        records = await self._operations.newest(status, name, max(0, min(limit, 10_000)))
         return [_shown(record) for record in records]
 
     @query
@@ -68,7 +69,7 @@ class OperationAPI:
         return await self._operations.has_in_progress()
 
     @property
-    def _operations(self) -> Any:
+    def _operations(self) -> Operations:
         if self._parts.operations is None:
             raise TypeError("a worker has no operations of its own")
         return self._parts.operations

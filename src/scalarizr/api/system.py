@@ -1,6 +1,6 @@
 """The `system` namespace: the host itself."""
 
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from scalarizr.api.parts import Parts
 from scalarizr.host import cpu, disks, distribution, interpreters, kernel, load, memory, name, network
@@ -155,7 +155,7 @@ class SystemAPI:
 
         :return: what uname(1) prints, by the names of its options.
         """
-        return Uname(**kernel.uname(self._host))  # type: ignore[typeddict-item]
+        return cast("Uname", kernel.uname(self._host))
 
     @query
     def dist(self) -> Distribution:
@@ -163,7 +163,7 @@ class SystemAPI:
 
         :return: such as `{"distributor": "debian", "release": "12", "codename": "bookworm"}` (os-release(5)).
         """
-        return Distribution(**distribution.distribution(self._host))  # type: ignore[typeddict-item]
+        return cast("Distribution", distribution.distribution(self._host))
 
     @query
     def pythons(self) -> list[str]:
@@ -196,7 +196,7 @@ class SystemAPI:
 
         :return: kB; `available` is the kernel's estimate of what programs can still get without swapping.
         """
-        return Memory(**memory.mem_info(self._host))  # type: ignore[typeddict-item]
+        return cast("Memory", memory.mem_info(self._host))
 
     @query(inline=True)
     def load_average(self) -> list[float]:
@@ -212,7 +212,7 @@ class SystemAPI:
 
         :return: by device: requests, sectors of 512 bytes, and bytes, read and written.
         """
-        return disks.disk_stats(self._host)  # type: ignore[return-value]
+        return cast("dict[str, DiskStatistics]", disks.disk_stats(self._host))
 
     @query(inline=True)
     def net_stats(self) -> dict[str, InterfaceStatistics]:
@@ -220,7 +220,7 @@ class SystemAPI:
 
         :return: by interface: bytes, packets and errors, received and transmitted.
         """
-        return network.net_stats(self._host)  # type: ignore[return-value]
+        return cast("dict[str, InterfaceStatistics]", network.net_stats(self._host))
 
     @query
     def statvfs(self, mpoints: list[str]) -> dict[str, Space | None]:
@@ -231,7 +231,7 @@ class SystemAPI:
         :param mpoints: mount points, absolute paths.
         :return: by mount point: size and what an ordinary user may still use, in kB; null where it is no mount point.
         """
-        return self._capacity.of(mpoints)  # type: ignore[return-value]
+        return cast("dict[str, Space | None]", self._capacity.of(mpoints))
 
     @query(limit=120)
     def scaling_metrics(self) -> list[MetricValue]:
@@ -240,7 +240,7 @@ class SystemAPI:
         :return: in the environment's order; `value` is null and `error` says why where a metric has no value.
         """
         limit = self._parts.settings.system.metric_timeout
-        return metrics.read_metrics(self._parts.environment.metrics(), limit)  # type: ignore[return-value]
+        return cast("list[MetricValue]", metrics.read_metrics(self._parts.environment.metrics(), limit))
 
     @query
     def get_script_logs(self, exec_script_id: str, maxsize: int = 2 << 20) -> ScriptOutput:
@@ -252,7 +252,7 @@ class SystemAPI:
         :raises InvalidParameter: the id has other characters.
         """
         directory = self._parts.settings.paths.scripting_logs
-        return log_files.script_output(directory, exec_script_id, maxsize)  # type: ignore[return-value]
+        return cast("ScriptOutput", log_files.script_output(directory, exec_script_id, maxsize))
 
     @query
     def get_debug_log(self, maxsize: int | None = None) -> str:

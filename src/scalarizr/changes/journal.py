@@ -1,7 +1,7 @@
 """The journal: what a change is about to do, durable before it does it; and the bounded history of what was done.
 
-A change has a directory of its own. Under `pending/` it is not finished: the next start undoes it. Renamed to `history/`
-it is. The contents beside the record are what going back needs; they are never shown.
+A change has a directory of its own. Under `pending/` it is not finished: the next start undoes it. Renamed to
+`history/` it is. The contents beside the record are what going back needs; they are never shown.
 """
 
 import os

@@ -88,7 +88,7 @@ def stage(path: Path, state: FileState, change_id: str) -> None:
 
 
 def put(path: Path, state: FileState, change_id: str, *, in_place: bool) -> None:
-    """Make the live file what `state` says: by renaming what was staged, by rewriting it in place, or by removing it."""
+    """Make the live file what `state` says: by a rename, by rewriting it in place, or by removing it."""
     if in_place and state.content is not None:
         rewrite(path, state.content)
         return
@@ -122,7 +122,8 @@ def half_written(live: bytes | None, old: bytes | None, new: bytes | None) -> bo
     """Tell whether `live` is `old` being overwritten by `new`, cut off somewhere."""
     if live is None or old is None or new is None:
         return False
-    common = len(os.path.commonprefix([live, new]))
+    common = next((place for place, pair in enumerate(zip(live, new, strict=False)) if pair[0] != pair[1]), len(live))
+    common = min(common, len(new))
     return live[common:] == old[common:]
 
 

@@ -1,7 +1,7 @@
 """A transaction on configuration files: stage → validate → journal → apply → after | undo.
 
-Old set or new set, whatever happens meanwhile: an error undoes what was done, the next start undoes what a crash left. A
-file that a person edited since is left as it is, and reported.
+Old set or new set, whatever happens meanwhile: an error undoes what was done, the next start undoes what a crash left.
+A file that a person edited since is left as it is, and reported.
 """
 
 import contextlib

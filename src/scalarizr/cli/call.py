@@ -1,40 +1,63 @@
-"""`scalarizr call`: one call."""
+"""`scalarizr call`: one call, and where it is an operation its whole course."""
 
-import json
-import sys
-from pathlib import Path
+from typing import Any
 
 import click
 
-from scalarizr.client import AgentError, AuthenticationFailed, Client, ClientError
-from scalarizr.settings.load import default_etc
+from scalarizr.cli.follow import follow
+from scalarizr.cli.output import print_json, print_preview, print_result
+from scalarizr.cli.parameters import read_parameters
+from scalarizr.cli.target import Target, connected, target_options
 
 
 @click.command()
-@click.argument("method")
-@click.argument("parameters", nargs=-1)
-@click.option("--etc", type=click.Path(path_type=Path))
-@click.option("--url")
-@click.option("--key", type=click.Path(path_type=Path))
-def call(method: str, parameters: tuple[str, ...], etc: Path | None, url: str | None, key: Path | None) -> None:
-    """Call NAMESPACE.METHOD with name=value parameters."""
-    etc = etc or default_etc()
-    params = {}
-    for one in parameters:
-        name, _, value = one.partition("=")
-        try:
-            params[name] = json.loads(value)
-        except ValueError:
-            params[name] = value
-    try:
-        with Client(url or "http://127.0.0.1:8010", key_file=key or etc / "private.d/keys/default") as client:
-            click.echo(json.dumps(client.call(method, **params)))
-    except AgentError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
-    except AuthenticationFailed as error:
-        click.echo(str(error), err=True)
-        sys.exit(4)
-    except ClientError as error:
-        click.echo(str(error), err=True)
-        sys.exit(3)
+@click.argument("method", metavar="NAMESPACE.METHOD")
+@click.argument("words", metavar="[NAME=VALUE]...", nargs=-1)
+@click.option("--params", metavar="JSON", help="Parameters as a JSON object; - reads it from standard input.")
+@click.option("--ask", metavar="NAME", multiple=True, help="Ask for a parameter without echo; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on a terminal, too.")
+@click.option("--no-wait", is_flag=True, help="Print the operation's id and leave it running.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option(
+    "--confirm-within", type=click.IntRange(5, 3600), metavar="SECONDS", help="Revert unless it is confirmed in time."
+)
+@target_options
+def call(
+    method: str,
+    words: tuple[str, ...],
+    params: str | None,
+    ask: tuple[str, ...],
+    as_json: bool,
+    no_wait: bool,
+    dry_run: bool,
+    confirm_within: int | None,
+    target: Target,
+) -> None:
+    """Call a method of an agent and print its result.
+
+    A value that parses as JSON is that, any other a string; NAME=@FILE takes what a file holds.
+
+    Exit status: 0 a result, 1 the agent answered with an error, 2 usage, 3 not reached, 4 not authenticated.
+    """
+    if "." not in method:
+        raise click.UsageError(f"{method!r} is no NAMESPACE.METHOD; `scalarizr methods` lists them.")
+    parameters = read_parameters(words, params, ask)
+    if dry_run:
+        parameters["_dry_run"] = True
+    if confirm_within is not None:
+        parameters["_confirm_within"] = confirm_within
+    with connected(target) as client:
+        described = client.call("rpc.describe", name=method)
+        is_operation = described.get("x-kind") == "operation" and not dry_run
+        waits = is_operation and "async" not in parameters and not no_wait
+        if is_operation and "async" not in parameters:
+            parameters["async"] = True
+        result: Any = client.call(method, **parameters)
+        if is_operation and not isinstance(result, str | dict | list | int | float | None):
+            result = follow(client, result.id) if waits else result.id
+    if dry_run and isinstance(result, dict):
+        print_preview(result, as_json=as_json)
+    elif is_operation and not waits:
+        print_json(result)
+    else:
+        print_result(described.get("name", method), result, as_json=as_json)

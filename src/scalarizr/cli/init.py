@@ -5,17 +5,17 @@ from pathlib import Path
 
 import click
 
-from scalarizr.settings.load import FILE_NAME, default_etc
+from scalarizr.cli.target import etc_option
+from scalarizr.settings.load import FILE_NAME
 
 
 @click.command()
-@click.option("--etc", type=click.Path(path_type=Path), help="Configuration directory.")
-def init(etc: Path | None) -> None:
+@etc_option
+def init(etc: Path) -> None:
     """Write a settings file and a fresh key, where there are none. Never overwrites."""
     from scalarizr.envelope.key import make_key_text
     from scalarizr.settings.template import template
 
-    etc = etc or default_etc()
     keys = etc / "private.d" / "keys"
     try:
         etc.mkdir(parents=True, exist_ok=True)

@@ -4,24 +4,38 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from scalarizr.settings.load import BadSettings, default_etc
+from scalarizr.cli.target import etc_option
+from scalarizr.settings.load import BadSettings
 
 # asyncio imports ssl where it can, which costs 5 MB of memory and 20 ms. Nothing in the agent speaks TLS by asyncio, so
 # for the moment of that import it looks as if Python had been built without.
-_ABSENT = {"ssl": None, "_ssl": None}
+_ABSENT = ("ssl", "_ssl")
 
 
 @click.command()
-@click.option("--etc", type=click.Path(path_type=Path), help="Configuration directory.")
 @click.option("--listen", metavar="HOST:PORT", help="Address to listen on, in place of the settings'.")
-def serve(etc: Path | None, listen: str | None) -> None:
+@etc_option
+def serve(etc: Path, listen: str | None) -> None:
     """Run the agent in the foreground. SIGTERM and Ctrl-C stop it cleanly, SIGHUP re-reads the settings."""
+    try:
+        run_agent(etc, listen, lambda addresses: click.echo(f"scalarizr listens on {', '.join(addresses)}", err=True))
+    except BadSettings as error:
+        raise click.ClickException(str(error)) from None
+
+
+def run_agent(etc: Path, listen: str | None, started: Callable[[list[str]], object]) -> None:
+    """Run an agent until it is told to stop.
+
+    :param started: called with the addresses once it listens.
+    :raises ClickException: it cannot start.
+    """
     hidden = {name: sys.modules.get(name) for name in _ABSENT}
-    sys.modules.update(_ABSENT)  # type: ignore[arg-type]
+    sys.modules.update(dict.fromkeys(_ABSENT))  # type: ignore[arg-type]
     import asyncio
 
     for name, module in hidden.items():
@@ -32,12 +46,12 @@ def serve(etc: Path | None, listen: str | None) -> None:
 
     os.umask(0o077)
     try:
-        asyncio.run(_serve(etc or default_etc(), [listen] if listen else None))
-    except (BadSettings, CannotStart) as error:
+        asyncio.run(_serve(etc, [listen] if listen else None, started))
+    except CannotStart as error:
         raise click.ClickException(str(error)) from None
 
 
-async def _serve(etc: Path, listen: list[str] | None) -> None:
+async def _serve(etc: Path, listen: list[str] | None, started: Callable[[list[str]], object]) -> None:
     import asyncio
 
     from scalarizr.agent import Agent
@@ -53,7 +67,7 @@ async def _serve(etc: Path, listen: list[str] | None) -> None:
     except BaseException:
         agent.close()
         raise
-    click.echo(f"scalarizr listens on {', '.join(agent.addresses)}", err=True)
+    started(agent.addresses)
     tell_service_manager("READY=1")
     await end.wait()
     tell_service_manager("STOPPING=1")

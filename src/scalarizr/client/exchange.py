@@ -157,14 +157,14 @@ def read_answer(sealer: Sealer, sent: Sent, received: Received) -> Any:
         raise ClientError("The agent's answer is not JSON.") from error
     if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
         raise ClientError("The agent's answer is no JSON-RPC answer.")
-    error = answer.get("error")
-    if answer.get("id") != sent.id and not (error and answer.get("id") is None):
+    failure = answer.get("error")
+    if answer.get("id") != sent.id and not (failure and answer.get("id") is None):
         raise AuthenticationFailed("The answer belongs to another call.")
-    if error is None:
+    if failure is None:
         return answer["result"]
-    if not isinstance(error, dict) or not isinstance(error.get("code"), int):
+    if not isinstance(failure, dict) or not isinstance(failure.get("code"), int):
         raise ClientError("The agent's answer is no JSON-RPC answer.")
-    raise AgentError(error["code"], str(error.get("message", "")), error.get("data"))
+    raise AgentError(failure["code"], str(failure.get("message", "")), failure.get("data"))
 
 
 def _raise_for_status(status: int, received: Received) -> None:

@@ -95,7 +95,7 @@ class ReplayStore:
                 self._forget_before(now - self.skew)
             if self.floor is not None and date <= self.floor:
                 raise Seen(
-                    "This request is not newer than what this server still remembers; sign it again with the present time"
+                    "This request is not newer than what this server remembers; sign it again with the present time"
                 )
             second = self._seconds.get(date)
             if second is None:

@@ -45,7 +45,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[in
 
 
 def make_private_directory(path: Path, mode: int = 0o700) -> None:
-    """Make a directory and its missing parents; the last one with exactly `mode`. Existing ones are left as they are."""
+    """Make a directory and its missing parents; the last one with exactly `mode`. Existing ones stay as they are."""
     if path.is_dir():
         return
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)

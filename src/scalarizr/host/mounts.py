@@ -11,7 +11,47 @@ from scalarizr.host.procfile import read_text
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 # File systems whose every answer comes from this kernel's memory or a local disk.
 LOCAL = frozenset(
-    ["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "reiserfs", "vfat", "exfat", "ntfs3", "squashfs", "erofs", "iso9660", "udf", "tmpfs", "ramfs", "overlay", "proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "configfs", "pstore", "bpf", "mqueue", "hugetlbfs", "rootfs", "binfmt_misc", "fusectl", "efivarfs", "nsfs", "selinuxfs"]
+    {
+        "ext2",
+        "ext3",
+        "ext4",
+        "xfs",
+        "btrfs",
+        "zfs",
+        "f2fs",
+        "jfs",
+        "reiserfs",
+        "vfat",
+        "exfat",
+        "ntfs3",
+        "squashfs",
+        "erofs",
+        "iso9660",
+        "udf",
+        "tmpfs",
+        "ramfs",
+        "overlay",
+        "proc",
+        "sysfs",
+        "devtmpfs",
+        "devpts",
+        "cgroup",
+        "cgroup2",
+        "securityfs",
+        "debugfs",
+        "tracefs",
+        "configfs",
+        "pstore",
+        "bpf",
+        "mqueue",
+        "hugetlbfs",
+        "rootfs",
+        "binfmt_misc",
+        "fusectl",
+        "efivarfs",
+        "nsfs",
+        "selinuxfs",
+    }
 )
 
 

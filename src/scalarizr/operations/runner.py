@@ -148,12 +148,12 @@ class Operations:
         self._log.info("operation id=%s cancel requested", identity)
         return await self.result(identity)
 
-    async def list(self, status: str | None = None, name: str | None = None, limit: int = 100) -> list[Record]:
+    async def newest(self, status: str | None = None, name: str | None = None, limit: int = 100) -> list[Record]:
         """Give records, newest first."""
         if not self._store.exists():
             return []
         await self._settle_dead()
-        return await self._aside(self._store.list, status, name, limit)
+        return await self._aside(self._store.newest, status, name, limit)
 
     async def has_in_progress(self) -> bool:
         """Tell whether an operation is not finished."""

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  every statement is put together from constants of this module; values are always bound
 """The operations' records, in SQLite: durable before anything happens, shared by the agent and its workers."""
 
 from __future__ import annotations
@@ -73,12 +74,13 @@ class Store:
         with self._write() as connection:
             try:
                 connection.execute(
-                    "INSERT INTO operations (id, name, resource, params, status, created_at) VALUES (?, ?, ?, ?, 'new', ?)",
+                    "INSERT INTO operations (id, name, resource, params, status, created_at) "
+                    "VALUES (?, ?, ?, ?, 'new', ?)",
                     (identity, name, resource, msgspec.json.encode(params).decode(), time.time()),
                 )
             except sqlite3.IntegrityError:
                 row = connection.execute(
-                    f"SELECT id FROM operations WHERE name = ? AND resource = ? AND ({_UNFINISHED} OR cleaning = 1)",  # noqa: S608
+                    f"SELECT id FROM operations WHERE name = ? AND resource = ? AND ({_UNFINISHED} OR cleaning = 1)",
                     (name, resource),
                 ).fetchone()
                 first = row[0] if row else ""
@@ -119,8 +121,8 @@ class Store:
         text = msgspec.json.encode(result).decode() if result is not None else None
         with self._write() as connection:
             changed = connection.execute(
-                "UPDATE operations SET status = ?, result = ?, error = ?, error_code = ?, cleaning = ?, finished_at = ? "
-                f"WHERE id = ? AND {_UNFINISHED}",
+                "UPDATE operations SET status = ?, result = ?, error = ?, error_code = ?, cleaning = ?, "
+                f"finished_at = ? WHERE id = ? AND {_UNFINISHED}",
                 (status, text, error, error_code, int(cleaning), time.time(), identity),
             ).rowcount
         return changed == 1
@@ -152,7 +154,7 @@ class Store:
     def request_cancel(self, identity: str) -> None:
         """Note that somebody wants an operation to stop."""
         with self._write() as connection:
-            connection.execute(f"UPDATE operations SET cancel = 1 WHERE id = ? AND {_UNFINISHED}", (identity,))  # noqa: S608
+            connection.execute(f"UPDATE operations SET cancel = 1 WHERE id = ? AND {_UNFINISHED}", (identity,))
 
     def cancel_requested(self, identity: str) -> bool:
         """Tell whether somebody wants an operation to stop."""
@@ -215,7 +217,7 @@ class Store:
         rows = self._records("WHERE id = ?", (identity,), 1)
         return rows[0] if rows else None
 
-    def list(self, status: str | None, name: str | None, limit: int) -> list[Record]:
+    def newest(self, status: str | None, name: str | None, limit: int) -> list[Record]:
         """Give records, newest first."""
         conditions = [f"{column} = ?" for column, value in (("status", status), ("name", name)) if value is not None]
         where = "WHERE " + " AND ".join(conditions) if conditions else ""
@@ -223,7 +225,7 @@ class Store:
 
     def unfinished(self) -> list[tuple[str, int | None]]:
         """Give id and pid of each operation that is not finished."""
-        return [(row[0], row[1]) for row in self._all(f"SELECT id, pid FROM operations WHERE {_UNFINISHED}", ())]  # noqa: S608
+        return [(row[0], row[1]) for row in self._all(f"SELECT id, pid FROM operations WHERE {_UNFINISHED}", ())]
 
     def uncleaned(self) -> list[str]:
         """Give the operations that left something to be undone."""
@@ -242,7 +244,7 @@ class Store:
         """
         with self._write() as connection:
             rows = connection.execute(
-                f"SELECT id FROM operations WHERE NOT {_UNFINISHED} AND cleaning = 0 AND finished_at < ?",  # noqa: S608
+                f"SELECT id FROM operations WHERE NOT {_UNFINISHED} AND cleaning = 0 AND finished_at < ?",
                 (older_than,),
             ).fetchall()
             for (identity,) in rows:
@@ -275,7 +277,7 @@ class Store:
         finished_at: float | None,
     ) -> Record:
         lines = self._all(
-            f"SELECT line FROM lines WHERE operation = ? ORDER BY number DESC LIMIT {KEPT_LINES}",  # noqa: S608
+            f"SELECT line FROM lines WHERE operation = ? ORDER BY number DESC LIMIT {KEPT_LINES}",
             (identity,),
         )
         return Record(
@@ -306,7 +308,7 @@ class Store:
 
     @contextlib.contextmanager
     def _write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """One write transaction; `durable`: it is on the disk when the block ends, not only safe from a crash of ours."""
+        """One write transaction; a `durable` one is on the disk when the block ends."""
         import sqlite3
 
         with self._guard:

@@ -154,7 +154,7 @@ def read_call(text: bytes | Raw, *, in_batch: bool = False) -> Call:
         return BadCall(error, known_id or _NULL, modern or in_batch)
 
     try:
-        if modern and _decode_any(parts.jsonrpc) != "2.0":
+        if parts.jsonrpc is not UNSET and _decode_any(parts.jsonrpc) != "2.0":
             raise bad(InvalidRequest('jsonrpc is not "2.0"'))
         if in_batch and not modern:
             raise bad(InvalidRequest('a batch is JSON-RPC 2.0: each request carries "jsonrpc": "2.0"'))

@@ -1,4 +1,4 @@
-"""From the text of a request to the text of its answer: find the method, check its parameters, run it, tell how it ended."""
+"""From a request's text to its answer's: find the method, check its parameters, run it, tell how it ended."""
 
 import asyncio
 import contextvars
@@ -100,7 +100,7 @@ class Dispatcher:
         """Whether a further call would be refused."""
         return self._running >= self.queue
 
-    def dispatch(self, text: bytes, namespace: str, caller: Caller) -> bytes | None | Coroutine[Any, Any, bytes | None]:
+    def dispatch(self, text: bytes, namespace: str, caller: Caller) -> bytes | Coroutine[Any, Any, bytes | None] | None:
         """Answer a request or a batch.
 
         :param text: JSON.
@@ -135,7 +135,7 @@ class Dispatcher:
 
     def _one(
         self, text: bytes | msgspec.Raw, namespace: str, caller: Caller, *, in_batch: bool
-    ) -> bytes | None | Coroutine[Any, Any, bytes | None]:
+    ) -> bytes | Coroutine[Any, Any, bytes | None] | None:
         started = time.perf_counter()
         self._count += 1
         request_id.set(f"{self._prefix}-{self._count}")

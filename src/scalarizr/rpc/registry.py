@@ -156,7 +156,7 @@ class Registry:
     def _nearest_anywhere(self, name: str) -> str | None:
         known = [f"{namespace}.{short}" for namespace in self._paths for short in self.methods(namespace)]
         same = [full for full in known if full.partition(".")[2] == name]
-        return (same or difflib.get_close_matches(name[:100], known, 1) or [None])[0]
+        return next(iter(same or difflib.get_close_matches(name[:100], known, 1)), None)
 
     def _load(self, namespace: str, path: str) -> dict[str, Method]:
         module, _, class_name = path.partition(":")

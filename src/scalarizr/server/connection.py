@@ -47,7 +47,11 @@ class Connection(asyncio.Protocol):
         self.address = ""
         self.authenticated = False
         self.deadline = _NEVER
-        self._begin_head()
+        self._in_head = self._at_start = True
+        self._head_seen = self._head_counted = self._held = 0
+        self._target = b""
+        self._headers: dict[bytes, bytes | None] = {}
+        self._body: list[bytes] = []
 
     # From the event loop
 
@@ -181,8 +185,8 @@ class Connection(asyncio.Protocol):
         self._head_seen = 0
         self._head_counted = 0
         self._target = b""
-        self._headers: dict[bytes, bytes | None] = {}
-        self._body: list[bytes] = []
+        self._headers = {}
+        self._body = []
         self._held = 0
 
     def _count_head(self, size: int) -> None:

@@ -77,7 +77,7 @@ class Endpoint:
         caller = Caller(request.address, message.envelope)
         return await self._later(message, self._dispatcher.dispatch(message.text, namespace, caller))
 
-    async def _later(self, message: OpenedMessage, outcome: bytes | None | Awaitable[bytes | None]) -> Answer:
+    async def _later(self, message: OpenedMessage, outcome: bytes | Awaitable[bytes | None] | None) -> Answer:
         text = outcome if outcome is None or isinstance(outcome, bytes) else await outcome
         if text is None:
             return Answer(204, (), b"", authenticated=True)

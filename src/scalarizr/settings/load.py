@@ -74,7 +74,7 @@ def _convert(path: Path, text: str, data: dict[str, Any]) -> Settings:
             where = _line_of(text, "", name)
             raise BadSettings(f"{path}, line {where}: {name} is a section: write [{name}] on a line of its own.")
     built = {name: _section(path, text, name, sections[name], data.get(name, {})) for name in sections}
-    return Settings(**built)
+    return Settings(**built)  # type: ignore[arg-type]  # each section under its own name
 
 
 def _section(path: Path, text: str, name: str, kind: type[Section], content: dict[str, Any]) -> Section:
@@ -136,7 +136,7 @@ def _out_of_range(value: object) -> str | None:
 
 
 def _no_listen(value: object) -> str | None:
-    addresses = value if isinstance(value, list) else [value]
+    addresses = [str(address) for address in (value if isinstance(value, list) else [value])]
     try:
         for address in addresses:
             read_address(address)

@@ -20,7 +20,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """One `[section]` of the file; an unknown key in it is an error."""
 
 
-class Api(Section):
+class Api(Section, frozen=True):
     """The endpoint."""
 
     listen: Annotated[
@@ -48,7 +48,7 @@ class Api(Section):
     threads: Annotated[int, _about("Threads for calls that may wait for a disk, a program or a server.")] = 16
 
 
-class Paths(Section):
+class Paths(Section, frozen=True):
     """Where the agent reads and writes."""
 
     state: Annotated[Path, _about("What must survive a restart: operations, journals, replay store.")] = Path(
@@ -72,7 +72,7 @@ class Paths(Section):
     )
 
 
-class Logs(Section):
+class Logs(Section, frozen=True):
     """The agent's own logs."""
 
     max_size: Annotated[Size, _about("A log is rotated when it grows past this.")] = Size(10 * 2**20)
@@ -80,7 +80,7 @@ class Logs(Section):
     debug: Annotated[bool, _about("Write scalarizr_debug.log too.")] = True
 
 
-class Environment(Section):
+class Environment(Section, frozen=True):
     """Where roles, certificates, virtual hosts and metrics come from."""
 
     source: Annotated[
@@ -100,7 +100,7 @@ class Environment(Section):
     ] = None
 
 
-class Nginx(Section):
+class Nginx(Section, frozen=True):
     """nginx."""
 
     binary: Annotated[Path | None, _about("The program; found by looking when not set.")] = None
@@ -110,7 +110,7 @@ class Nginx(Section):
     ] = "safe"
 
 
-class Apache(Section):
+class Apache(Section, frozen=True):
     """Apache httpd."""
 
     binary: Annotated[Path | None, _about("The program; found by looking when not set.")] = None
@@ -122,7 +122,7 @@ class Apache(Section):
     ] = "safe"
 
 
-class Postgresql(Section):
+class Postgresql(Section, frozen=True):
     """PostgreSQL."""
 
     socket_dir: Annotated[Path | None, _about("Directory of the server's Unix socket.")] = None
@@ -132,14 +132,14 @@ class Postgresql(Section):
     data_dir: Annotated[Path | None, _about("The cluster's data directory.")] = None
 
 
-class MonitoringAgent(Section):
+class MonitoringAgent(Section, frozen=True):
     """The MongoDB monitoring agent's package."""
 
     package: Annotated[str, _about("Its file or URL.")] = ""
     sha256: Annotated[str, _about("Its SHA-256, in hex.")] = ""
 
 
-class Mongodb(Section):
+class Mongodb(Section, frozen=True):
     """MongoDB."""
 
     uri: Annotated[str | None, _about("Where the server is, with credentials: keep this file 0600 then.")] = None
@@ -149,7 +149,7 @@ class Mongodb(Section):
     ] = None
 
 
-class Backup(Section):
+class Backup(Section, frozen=True):
     """Backups."""
 
     store: Annotated[str, _about("Object store: file://, s3://, gs://, azure://, swift://.")] = (
@@ -161,7 +161,7 @@ class Backup(Section):
     keep: Annotated[int | None, _about("How many backups are kept; all when not set.")] = None
 
 
-class Storage(Section):
+class Storage(Section, frozen=True):
     """Volumes."""
 
     loop_dir: Annotated[Path | None, _about("Directory of the files of `loop` volumes.")] = None
@@ -169,7 +169,7 @@ class Storage(Section):
     by_id_dir: Annotated[Path, _about("Where devices are found by their identity.")] = Path("/dev/disk/by-id")
 
 
-class Ec2(Section):
+class Ec2(Section, frozen=True):
     """EC2; each found from the instance metadata service when not set."""
 
     endpoint_url: Annotated[str | None, _about("Of the EC2 API.")] = None
@@ -178,7 +178,7 @@ class Ec2(Section):
     avail_zone: Annotated[str | None, _about("Availability zone.")] = None
 
 
-class Operations(Section):
+class Operations(Section, frozen=True):
     """Long operations."""
 
     keep: Annotated[Seconds, _about("How long a finished operation's record is kept.")] = Seconds(2 * 86400)
@@ -186,7 +186,7 @@ class Operations(Section):
     cancel_timeout: Annotated[Seconds, _about("Time a cancelled operation has to clean up by itself.")] = Seconds(30)
 
 
-class System(Section):
+class System(Section, frozen=True):
     """The `system` namespace."""
 
     hook_timeout: Annotated[Seconds, _about("Time limit of the auth-shutdown hook.")] = Seconds(60)
@@ -196,7 +196,7 @@ class System(Section):
     ] = Size(5 * 2**20)
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """The whole file. `etc` is the directory that it came from, not a key of it."""
 
     api: Api = Api()

@@ -1,0 +1,142 @@
+"""Which agent a command speaks to: the options that all such commands share, and the errors that end them."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from scalarizr.client import AgentError, AuthenticationFailed, Client, ClientError, Unreachable
+from scalarizr.settings.address import read_address
+from scalarizr.settings.load import BadSettings, default_etc, load_settings
+from scalarizr.settings.model import Settings
+
+ANSWERED_WITH_ERROR, USAGE, UNREACHABLE, UNAUTHENTICATED = 1, 2, 3, 4
+
+
+class Target(NamedTuple):
+    """An agent, and how to speak to it.
+
+    :ivar etc: the configuration directory that the defaults come from.
+    :ivar url: where it is; None: the local one.
+    :ivar key: the key's file; None: the local one's.
+    :ivar envelope: `sealed` or `founding`.
+    :ivar timeout: seconds for one call.
+    """
+
+    etc: Path
+    url: str | None
+    key: Path | None
+    envelope: str
+    timeout: float
+
+
+def chosen_etc(context: click.Context) -> Path:
+    """Give the configuration directory that stands before the command's name, else the default one."""
+    return Path(context.obj or default_etc())
+
+
+def etc_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option `--etc`, which may also stand before its name."""
+
+    def chosen(context: click.Context, _parameter: click.Parameter, value: str | None) -> Path:
+        return Path(value) if value else chosen_etc(context)
+
+    option = click.option(
+        "--etc", metavar="DIR", callback=chosen, help="Configuration directory ($SCALARIZR_ETC, else /etc/scalr)."
+    )
+    return option(function)
+
+
+def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name an agent; it receives a `target`."""
+
+    def wrapped(
+        *arguments: Any, etc: Path, url: str | None, key: str | None, envelope: str, timeout: float, **options: Any
+    ) -> Any:
+        target = Target(etc, url, Path(key) if key else None, envelope, timeout)
+        return function(*arguments, target=target, **options)
+
+    wrapped.__name__ = function.__name__
+    wrapped.__doc__ = function.__doc__
+    wrapped.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in (
+        click.option(
+            "--timeout", type=click.FloatRange(min=0.1), default=150.0, metavar="SECONDS", help="For one call."
+        ),
+        click.option("--envelope", type=click.Choice(["sealed", "founding"]), default="sealed", show_default=True),
+        click.option("--key", metavar="FILE", help="Its key; the local one's when not given."),
+        click.option("--url", metavar="URL", help="Where the agent is; the local one when not given."),
+        etc_option,
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def local_url(settings: Settings) -> str:
+    """Give the URL under which the agent with these settings is reached from its own machine."""
+    listen = settings.api.listen
+    host, port = read_address(listen if isinstance(listen, str) else listen[0])
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def connected(target: Target) -> Iterator[Client]:
+    """Give a client, and end the program where a call of it fails: with a paragraph, and the status that says why."""
+    try:
+        url, key = target.url, target.key
+        if url is None or key is None:
+            settings = load_settings(target.etc)
+            url = url or local_url(settings)
+            key = key or settings.paths.key
+        try:
+            client = Client(url, key_file=key, envelope=target.envelope, timeout=target.timeout)
+        except ClientError as error:
+            fail(UNAUTHENTICATED, f"{error} The key is readable by root alone: sudo may be needed, or --key or --etc.")
+        except ValueError as error:
+            fail(USAGE, f"{error}.")
+        with client:
+            yield client
+    except BadSettings as error:
+        fail(USAGE, str(error))
+    except AgentError as error:
+        fail(ANSWERED_WITH_ERROR, explained(error))
+    except AuthenticationFailed as error:
+        fail(UNAUTHENTICATED, str(error))
+    except Unreachable as error:
+        local = "" if target.url else " Is it running? `scalarizr serve` starts it, `scalarizr doctor` looks closer."
+        fail(UNREACHABLE, f"{error}{local}")
+    except ClientError as error:
+        fail(UNREACHABLE, str(error))
+
+
+def explained(error: AgentError) -> str:
+    """Put an agent's error into one paragraph."""
+    facts = error.data if isinstance(error.data, dict) else {}
+    if error.code == -32602 and "parameter" in facts:
+        came = f"got {facts['got']}, " if facts.get("got") is not None else ""
+        return f"{facts['parameter']}: {came}expected {facts['expected']}. Nothing was changed."
+    if error.code == -32601 and "method" in facts:
+        near = f" Did you mean {facts['nearest']}?" if facts.get("nearest") else ""
+        return f"The agent has no method {facts['method']}.{near}"
+    if error.code == -32099 and "namespaces" in facts:
+        import difflib
+
+        close = difflib.get_close_matches(str(facts["namespace"]), facts["namespaces"], 1)
+        near = f" Did you mean {close[0]}?" if close else ""
+        return (
+            f"The agent has no namespace {facts['namespace']}.{near} There are "
+            f"{', '.join(str(name) for name in facts['namespaces'])}."
+        )
+    if error.code == -32600 and "reason" in facts:
+        return f"The agent takes this for no request: {facts['reason']}."
+    return str(error)
+
+
+def fail(status: int, paragraph: str) -> NoReturn:
+    """Print why a command ends, and end it."""
+    click.echo(paragraph, err=True)
+    sys.exit(status)

@@ -1,0 +1,178 @@
+"""The asynchronous client: the same calls, awaited. Calls of one client go one after another over its connection."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from scalarizr.client.client import Namespace, load_key
+from scalarizr.client.errors import AuthenticationFailed, Unreachable
+from scalarizr.client.exchange import Again, Received, Sent, make_call, read_answer, read_url, wire_names
+from scalarizr.client.operation import OperationRecord, outcome, pauses, read_record
+from scalarizr.client.sealing import make_sealer
+
+_ATTEMPTS = 3
+
+
+class AsyncOperation:
+    """A running operation.
+
+    :param client: the client that started it.
+    :param operation_id: its id.
+    """
+
+    def __init__(self, client: "AsyncClient", operation_id: str) -> None:
+        self._client = client
+        self.id = operation_id
+
+    async def record(self) -> OperationRecord:
+        """Ask for its record."""
+        return read_record(await self._client.call("operation.result", operation_id=self.id))
+
+    async def cancel(self) -> None:
+        """Ask it to stop; it cleans up after itself."""
+        await self._client.call("operation.cancel", operation_id=self.id)
+
+    async def wait(
+        self, progress: Callable[[OperationRecord], object] | None = None, timeout: float | None = None
+    ) -> Any:
+        """Wait for its end; see `Operation.wait`."""
+        async with asyncio.timeout(timeout):
+            pause = pauses()
+            while True:
+                record = await self.record()
+                if progress is not None:
+                    progress(record)
+                if record.finished:
+                    return outcome(record)
+                await asyncio.sleep(pause())
+
+
+class AsyncClient:
+    """Calls an agent: `await AsyncClient("http://10.0.0.7:8010", key_file="server.key").system.load_average()`.
+
+    The parameters are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        key_file: str | Path | None = None,
+        envelope: str = "sealed",
+        timeout: float = 150.0,
+        connect_timeout: float = 5.0,
+    ) -> None:
+        self._place = read_url(url)
+        self._sealer = make_sealer(load_key(key, key_file), envelope)
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._turn = asyncio.Lock()
+
+    def __getattr__(self, namespace: str) -> Namespace:
+        if namespace.startswith("_"):
+            raise AttributeError(namespace)
+        return Namespace(self, namespace)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the kept connection."""
+        if self._streams is not None:
+            _, writer = self._streams
+            self._streams = None
+            writer.close()
+            try:
+                await writer.wait_closed()
+            except OSError:
+                return
+
+    async def call(self, method: str, /, **arguments: Any) -> Any:
+        """Call a method; see `Client.call`. With `async_=True` gives an `AsyncOperation`."""
+        params = wire_names(arguments)
+        async with self._turn:
+            result = await self._call(method, params)
+        if params.get("async") is True and isinstance(result, str):
+            return AsyncOperation(self, result)
+        return result
+
+    async def _call(self, method: str, params: dict[str, Any]) -> Any:
+        deadline = time.monotonic() + self._timeout
+        for attempt in range(_ATTEMPTS):
+            sent = make_call(self._place, self._sealer, method, params)
+            received = await self._exchange(sent, deadline)
+            try:
+                return read_answer(self._sealer, sent, received)
+            except Again as again:
+                if attempt + 1 == _ATTEMPTS or time.monotonic() + again.pause > deadline:
+                    raise again.error from None
+                await asyncio.sleep(again.pause)
+            except AuthenticationFailed:
+                await self.close()
+                raise
+        raise AssertionError("the loop returns or raises")
+
+    async def _exchange(self, sent: Sent, deadline: float) -> Received:
+        reused = self._streams is not None
+        try:
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
+                received = await self._exchange_once(sent)
+                if received is None and reused:
+                    # As in the synchronous client: the same bytes once more, which cannot happen twice.
+                    received = await self._exchange_once(sent)
+            if received is None:
+                raise Unreachable(f"{self._where()} closed the connection without an answer.")
+        except TimeoutError:
+            await self.close()
+            raise Unreachable(f"{self._where()} did not answer in time.") from None
+        except OSError as error:
+            await self.close()
+            raise Unreachable(f"{self._where()} cannot be reached: {error.strerror or error}.") from error
+        except BaseException:
+            await self.close()
+            raise
+        return received
+
+    async def _exchange_once(self, sent: Sent) -> Received | None:
+        if self._streams is None:
+            self._streams = await self._connect()
+        reader, writer = self._streams
+        received = Received()
+        try:
+            writer.write(sent.data)
+            while not received.complete:
+                data = await reader.read(65536)
+                if not data:
+                    break
+                received.feed(data)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        if not received.kept:
+            await self.close()
+        if received.complete:
+            return received
+        if received.started:
+            raise Unreachable(f"{self._where()} closed the connection in the middle of an answer.")
+        return None
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        context = None
+        if self._place.tls:
+            import ssl
+
+            context = ssl.create_default_context()
+        async with asyncio.timeout(self._connect_timeout):
+            return await asyncio.open_connection(self._place.host, self._place.port, ssl=context)
+
+    def _where(self) -> str:
+        return f"The agent at {self._place.host}:{self._place.port}"
