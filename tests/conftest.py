@@ -1,7 +1,8 @@
 """What all tests share: an agent of their own, and leaving out, loudly, what cannot run here."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,30 @@ def agent(tmp_path: Path) -> Iterator[RunningAgent]:
 def shared_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
     with RunningAgent(tmp_path_factory.mktemp("agent")) as running:
         yield running
+
+
+def with_test_methods(directory: Path, settings: str = "") -> RunningAgent:
+    """Make an agent that also has the namespace `trial` of `slow_methods.py`."""
+    script = Path(__file__).parent / "slow_methods.py"
+    return RunningAgent(directory, settings, command=[sys.executable, str(script)])
+
+
+@pytest.fixture
+def trial_agent(tmp_path: Path) -> Iterator[RunningAgent]:
+    with with_test_methods(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def make_trial_agent(tmp_path: Path) -> Iterator[Callable[[str], RunningAgent]]:
+    """Make a trial agent with settings of its own, not started."""
+    made: list[RunningAgent] = []
+
+    def make(settings: str = "") -> RunningAgent:
+        made.append(with_test_methods(tmp_path / str(len(made)), settings))
+        return made[-1]
+
+    yield make
+    for running in made:
+        if running.process is not None:
+            running.__exit__()

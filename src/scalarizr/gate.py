@@ -43,7 +43,12 @@ class WorkerGate:
             params=revealed(on_the_wire),
             shown_params=masked(on_the_wire),
             platform_access=None if access is None else access.revealed(),
-            extra={"etc": str(self._etc), "namespaces": self._namespaces, "secrets": secrets_in(arguments)},
+            extra={
+                "etc": str(self._etc),
+                "namespaces": self._namespaces,
+                "undo_modules": [path.partition(":")[0] for path in self._namespaces.values()],
+                "secrets": secrets_in(arguments),
+            },
         )
         return await self._operations.start(name, resource, job)
 

@@ -143,7 +143,8 @@ def read_call(text: bytes | Raw, *, in_batch: bool = False) -> Call:
         str(memoryview(text), "utf-8")  # JSON is UTF-8 (RFC 8259, section 8.1), also where nothing decodes a member
         parts = _decode_parts(text)
     except msgspec.ValidationError:
-        raise BadCall(InvalidRequest("an object was expected"), _NULL, in_batch or looks_modern(text)) from None
+        error = InvalidRequest("an object was expected") if _is_json(text) else ParseError()
+        raise BadCall(error, _NULL, in_batch or looks_modern(text)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadCall(ParseError(), _NULL, in_batch or looks_modern(text)) from None
     modern = parts.jsonrpc is not UNSET
@@ -208,6 +209,14 @@ def error_text(error: ScalarizrError, identity: bytes, modern: bool) -> bytes:
 def batch_text(answers: list[bytes]) -> bytes | None:
     """Write the answers of a batch; None where all were notifications."""
     return b"[" + b", ".join(answers) + b"]" if answers else None
+
+
+def _is_json(text: bytes | Raw) -> bool:
+    try:
+        _decode_any(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _is_id(text: bytes) -> bool:

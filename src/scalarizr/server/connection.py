@@ -101,6 +101,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
+            # A client that wants another protocol goes on in it where the body should be: no such request is served.
+            if self._waiting:
+                self._limits.give_back_memory(self.address, self._waiting.pop()[2])
             self._refuse(plain_answer(400, "Signature doesn't match"))
             return
         except _RefusedRequest as refusal:
@@ -174,12 +177,12 @@ class Connection(asyncio.Protocol):
         )
         self._waiting.append((request, self._parser.should_keep_alive(), self._held))
         self._held = 0
+        self._message += 1
         self._begin_head()
 
     # What follows
 
     def _begin_head(self) -> None:
-        self._message += 1
         self._in_head = True
         self._at_start = True
         self._head_seen = 0
