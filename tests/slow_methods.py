@@ -129,5 +129,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     asyncio.run(main())

@@ -72,7 +72,8 @@ class Agent:
             close_log(self.log)
             raise
         self._executor = ThreadPoolExecutor(settings.api.threads, thread_name_prefix="call")
-        self._operations = Operations(settings, self.log, worker_command())
+        modules = [path.partition(":")[0] for path in namespaces.values()]
+        self._operations = Operations(settings, self.log, worker_command(), modules)
         self.parts = build_parts(settings, self.log, self._operations)
         self.registry = Registry(namespaces, ALIASES, self._build)
         self._dispatcher = Dispatcher(

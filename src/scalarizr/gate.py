@@ -46,7 +46,6 @@ class WorkerGate:
             extra={
                 "etc": str(self._etc),
                 "namespaces": self._namespaces,
-                "undo_modules": [path.partition(":")[0] for path in self._namespaces.values()],
                 "secrets": secrets_in(arguments),
             },
         )

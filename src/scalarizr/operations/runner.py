@@ -61,14 +61,18 @@ class Operations:
     :param settings: the agent's.
     :param log: its log.
     :param worker_command: the argument vector of a worker, to which the operation is added.
+    :param undo_modules: modules outside of this program whose functions may undo an operation's steps.
     """
 
-    def __init__(self, settings: Settings, log: logging.Logger, worker_command: Sequence[str]) -> None:
+    def __init__(
+        self, settings: Settings, log: logging.Logger, worker_command: Sequence[str], undo_modules: Sequence[str] = ()
+    ) -> None:
         self._settings = settings.operations
         self._directory = settings.paths.state / "operations"
         self._store = Store(self._directory / "operations.db")
         self._log = log
         self._command = list(worker_command)
+        self._undo_modules = list(undo_modules)
         self._waiting: deque[tuple[str, Job]] = deque()
         self._workers: dict[str, _Worker] = {}
         self._starting: set[str] = set()
@@ -256,7 +260,8 @@ class Operations:
             os.close(lock)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
-            process.stdin.write(msgspec.json.encode(job))
+            told = msgspec.structs.replace(job, extra={**job.extra, "undo_modules": self._undo_modules})
+            process.stdin.write(msgspec.json.encode(told))
         return _Worker(identity, task, process.pid, os.pidfd_open(process.pid), process, job)
 
     async def _adopt(self, identity: str) -> None:
