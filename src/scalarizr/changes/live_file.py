@@ -113,8 +113,8 @@ def rewrite(path: Path, content: bytes) -> None:
 
 
 def drop_staged(path: Path, change_id: str) -> None:
-    """Remove what was staged and never renamed."""
-    with contextlib.suppress(FileNotFoundError):
+    """Remove what was staged and never renamed; on a file system that became read-only it stays."""
+    with contextlib.suppress(OSError):
         os.unlink(staged_name(path, change_id))
 
 

@@ -259,7 +259,7 @@ def undo(record: Record) -> list[str]:
             continue
         if live != file.new.content and not (file.in_place and half_written(live, file.old.content, file.new.content)):
             edited.append(file.path)
-        elif file.in_place and file.old.content is not None:
+        elif file.in_place and live is not None and file.old.content is not None:
             rewrite(path, file.old.content)
         else:
             if file.old.content is not None:

@@ -13,10 +13,11 @@ def map_address(text: bytes, address: str, names: list[str], replaced: list[str]
 
     :param text: the whole file.
     :param names: the canonical name first.
-    :param replaced: names of that line that go.
+    :param replaced: names of that line that go, with every name that has one of them as its first label.
     """
     lines = text.split(b"\n")
     wanted = [name.encode("ascii") for name in names]
+    stale = {name.encode("ascii") for name in replaced if "." not in name} - set(wanted)
     gone = {name.encode("ascii") for name in replaced} | set(wanted)
     for index, line in enumerate(lines):
         if line.split(None, 1)[:1] != [address.encode("ascii")]:
@@ -25,9 +26,7 @@ def map_address(text: bytes, address: str, names: list[str], replaced: list[str]
         if match is None:
             continue
         present = match[4].split()
-        if present[: len(wanted)] == wanted and not gone.intersection(present[len(wanted) :]):
-            return text
-        others = [name for name in present if name not in gone]
+        others = [name for name in present if name not in gone and name.partition(b".")[0] not in stale]
         local = b"localhost" in others
         ordered = [*others, *wanted] if local else [*wanted, *others]
         if present == ordered:

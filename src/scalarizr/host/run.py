@@ -82,7 +82,7 @@ def run(
         return Finished(process.returncode, stdout, stderr)
     except TimeoutError:
         raise TimedOut(
-            f"{name} did not end within {timeout:g} s and was stopped.", {"program": name, "limit": timeout}
+            f"{name} did not end within {timeout:g} s and was stopped.", {"program": name, "limit": float(timeout)}
         ) from None
     finally:
         _end_group(process)

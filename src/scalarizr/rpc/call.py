@@ -1,11 +1,13 @@
 """The text of a call and of its answer: JSON-RPC 2.0 and the founding dialect (WIRE.md, "JSON-RPC")."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from scalarizr.errors import ScalarizrError
+from scalarizr.secret import Secret
 
 MOST_IN_BATCH = 1000
 _NULL = b"null"
@@ -107,7 +109,19 @@ class Call(NamedTuple):
 _decode_parts = msgspec.json.Decoder(_Parts).decode
 _decode_any = msgspec.json.Decoder().decode
 _decode_batch = msgspec.json.Decoder(list[Raw]).decode
-_encode = msgspec.json.Encoder().encode
+
+
+def _plain(value: object) -> object:
+    """Give what JSON knows for a value of a derived type; a secret stays masked."""
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Secret | Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is nothing that JSON knows")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def split_batch(text: bytes) -> list[Raw] | None:

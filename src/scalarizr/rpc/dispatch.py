@@ -173,10 +173,9 @@ class Dispatcher:
         try:
             task = asyncio.get_running_loop().create_task(self._run(prepared), context=context)
             try:
-                result = await task
+                return context.run(self._ended, call, caller, started, await task)
             except Exception as error:  # noqa: BLE001  becomes the call's error
                 return context.run(self._failed, call, caller, started, error)
-            return context.run(self._ended, call, caller, started, result)
         finally:
             self._running -= 1
 

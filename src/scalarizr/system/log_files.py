@@ -27,11 +27,12 @@ def newest_part(path: Path, size: int) -> str:
         raise NotFound(f"{path} does not exist; nothing was logged there yet.", {"file": str(path)}) from None
     except OSError as error:
         raise _unreadable(path, error) from error
-    with open(descriptor, "rb", buffering=0) as file:
-        try:
-            return base64.b64encode(_tail(file.fileno(), path, size)).decode("ascii")
-        except OSError as error:
-            raise _unreadable(path, error) from error
+    try:
+        return base64.b64encode(_tail(descriptor, path, size)).decode("ascii")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
 
 
 def script_output(directory: Path, execution_id: str, size: int) -> dict[str, str]:

@@ -97,7 +97,7 @@ def _number(text: str) -> float:
     try:
         value = float(words)
     except ValueError:
-        raise MetricFailed(f"{words[:80]!r} is no number" if words else "no number: the output is empty") from None
+        raise MetricFailed(f"no number: {words[:60]!r}" if words else "no number: the output is empty") from None
     if not math.isfinite(value):
-        raise MetricFailed(f"{words[:80]!r} is no finite number")
+        raise MetricFailed(f"no finite number: {words[:60]!r}")
     return value
