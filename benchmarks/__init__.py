@@ -1,0 +1,1 @@
+"""Figures of the agent, each beside what it is compared with, in one run: `python -m benchmarks [NAME …]`."""
