@@ -14,7 +14,9 @@ ANSWER = b'{"result": [0.12, 0.34, 0.56], "id": "0123456789abcdef"}'
 def application(key: ServerKey, envelope: str):  # type: ignore[no-untyped-def]
     async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
         body = (await receive())["body"]
-        if envelope == "founding":
+        if envelope == "none":
+            answer, sent = ANSWER * 2, []
+        elif envelope == "founding":
             headers = dict(scope["headers"])
             date = headers[b"date"].decode()
             founding.open_body(key, body, date, headers[b"x-signature"].decode())

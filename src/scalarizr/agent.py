@@ -1,6 +1,7 @@
 """The agent: everything is built here, once, from the settings, and handed down. Start and stop."""
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -101,6 +102,7 @@ class Agent:
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unexpected)
+        self.log.gather(loop.call_soon)
         self.parts.changes.recover()
         listen = self._listen or self.settings.api.listen
         try:
@@ -110,6 +112,9 @@ class Agent:
         self.addresses = [_address_text(listening.getsockname()) for listening in sockets]
         await self._operations.recover()
         await self._listener.listen(sockets)
+        # What was built until now stays to the end: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
         self.log.info("started pid=%d listening=%s", os.getpid(), ",".join(self.addresses))
 
     def reload(self) -> None:

@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -38,16 +39,23 @@ class LineFormatter(logging.Formatter):
             line = record.line = self._written(record)
         return line
 
-    def _written(self, record: logging.LogRecord) -> str:
-        second = int(record.created)
+    def one_line(self, created: float, level: str, text: str) -> str:
+        """Write a line, without looking for secrets in it.
+
+        :param created: Unix time.
+        """
+        second = int(created)
         if self._second[0] != second:
             self._second = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
-        text = record.getMessage()
         if not text.isprintable():
             text = text.translate(_CONTROL)
         if len(text) > _LONGEST:
             text = text[:_LONGEST] + "…"
-        line = f"{self._second[1]}.{int(record.msecs):03}Z {record.levelname} request={request_id.get()} {text}\n"
+        milliseconds = int((created - second) * 1000)
+        return f"{self._second[1]}.{milliseconds:03}Z {level} request={request_id.get()} {text}\n"
+
+    def _written(self, record: logging.LogRecord) -> str:
+        line = self.one_line(record.created, record.levelname, record.getMessage())
         if record.exc_info and record.exc_info[1] is not None:
             trace = "".join(traceback.format_exception(record.exc_info[1]))
             line += "".join(f"    {row}\n" for row in trace.splitlines())
@@ -96,17 +104,29 @@ class RotatedFile(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record. A log that cannot be written stops nothing."""
         try:
-            data = self.format(record).encode("utf-8", "backslashreplace")
-            if record.created - self._checked >= 1 or record.created < self._checked:
-                self._checked = record.created
+            self.append(self.format(record).encode("utf-8", "backslashreplace"), record.created)
+        except ValueError:
+            self.handleError(record)
+
+    def append(self, data: bytes, now: float) -> None:
+        """Append a line.
+
+        :param now: Unix time; once a second it is looked whether the file is still there.
+        """
+        try:
+            if now - self._checked >= 1 or now < self._checked:
+                self._checked = now
                 self._follow()
             os.write(self._descriptor, data)
             self._size += len(data)
             if self._rotates and self._size > self._max_size:
                 self._rotate()
         except OSError as error:
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(f"scalarizr: {self._path} cannot be written: {error.strerror}\n")
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"scalarizr: {self._path} cannot be written: {error.strerror}\n")
 
     def _follow(self) -> None:
         try:
@@ -137,7 +157,47 @@ class RotatedFile(logging.Handler):
         super().close()
 
 
-def open_log(settings: Settings, *, rotates: bool = True) -> logging.Logger:
+class AgentLog(logging.Logger):
+    """The agent's logger; beside what every logger does it writes the line of a call at a third of the cost."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__("scalarizr", level)
+        self.lines = LineFormatter()
+        self._files: tuple[RotatedFile, ...] = ()
+        self._gathered: list[bytes] = []
+        self._soon: Callable[[Callable[[], None]], object] | None = None
+
+    def gather(self, soon: Callable[[Callable[[], None]], object]) -> None:
+        """Write the lines of all calls that end in one turn of the event loop at once.
+
+        :param soon: makes a function be called at the end of the turn.
+        """
+        self._soon = soon
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        data = b"".join(self._gathered)
+        self._gathered.clear()
+        now = time.time()
+        for file in self._files:
+            file.append(data, now)
+
+    def add_file(self, file: RotatedFile) -> None:
+        """Write to this file, too."""
+        file.setFormatter(self.lines)
+        self.addHandler(file)
+        self._files = (*self._files, file)
+
+    def call_line(self, text: str) -> None:
+        """Write an info line about a call. `text` holds no secret: it is not looked for any."""
+        if self._soon is not None and not self._gathered:
+            self._soon(self.flush)
+        self._gathered.append(self.lines.one_line(time.time(), "INFO", text).encode("utf-8", "backslashreplace"))
+        if self._soon is None:
+            self.flush()
+
+
+def open_log(settings: Settings, *, rotates: bool = True) -> AgentLog:
     """Make the agent's logger.
 
     :param rotates: False in a worker, which appends to the agent's files.
@@ -145,15 +205,12 @@ def open_log(settings: Settings, *, rotates: bool = True) -> logging.Logger:
     """
     directory = settings.paths.logs
     directory.mkdir(parents=True, exist_ok=True)
-    log = logging.Logger("scalarizr", logging.DEBUG if settings.logs.debug else logging.INFO)
+    log = AgentLog(logging.DEBUG if settings.logs.debug else logging.INFO)
     files = [(directory / "scalarizr.log", logging.INFO)]
     if settings.logs.debug:
         files.append((directory / "scalarizr_debug.log", logging.DEBUG))
-    formatter = LineFormatter()
     for path, level in files:
-        handler = RotatedFile(path, level, settings.logs.max_size, settings.logs.keep, rotates=rotates)
-        handler.setFormatter(formatter)
-        log.addHandler(handler)
+        log.add_file(RotatedFile(path, level, settings.logs.max_size, settings.logs.keep, rotates=rotates))
     return log
 
 

@@ -3,8 +3,9 @@
 from typing import TypedDict, cast
 
 from scalarizr.api.parts import Parts
-from scalarizr.host import cpu, disks, distribution, interpreters, kernel, load, memory, name, network
+from scalarizr.host import cpu, disks, distribution, interpreters, kernel, memory, name, network
 from scalarizr.host.capacity import Capacity
+from scalarizr.host.load import LoadAverage
 from scalarizr.rpc.method import command, query
 from scalarizr.system import hook, hostname, log_files, metrics
 
@@ -104,6 +105,7 @@ class SystemAPI:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._host = parts.host
+        self._load = LoadAverage(parts.host)
         self._capacity = Capacity(parts.host, parts.log)
 
     @command(resource="auth-shutdown hook")
@@ -204,7 +206,7 @@ class SystemAPI:
 
         :return: over 1, 5 and 15 minutes.
         """
-        return load.load_average(self._host)
+        return self._load.read()
 
     @query(inline=True)
     def disk_stats(self) -> dict[str, DiskStatistics]:

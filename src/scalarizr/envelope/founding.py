@@ -6,9 +6,6 @@ The same IV for every message and an unsigned path are faults of that format, ke
 import binascii
 import hmac
 
-from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
-from cryptography.hazmat.primitives.ciphers import Cipher, modes
-
 from scalarizr.envelope.key import ServerKey
 
 _BLOCK = 8
@@ -47,8 +44,7 @@ def read_signature(header: bytes) -> bytes | None:
 def encrypt(key: ServerKey, text: bytes) -> bytes:
     """Encrypt to base64 on one line, without a newline."""
     missing = _BLOCK - len(text) % _BLOCK
-    cipher = Cipher(TripleDES(key.raw[:24]), modes.CBC(key.raw[-8:])).encryptor()
-    return binascii.b2a_base64(_through(cipher, text + bytes((missing,)) * missing), newline=False)
+    return binascii.b2a_base64(_through(key.triple_des.encryptor(), text + bytes((missing,)) * missing), newline=False)
 
 
 def decrypt(key: ServerKey, body: bytes) -> bytes:
@@ -62,8 +58,7 @@ def decrypt(key: ServerKey, body: bytes) -> bytes:
         raise Malformed("The body is not base64") from None
     if not data or len(data) % _BLOCK:
         raise Malformed(f"The encrypted body has {len(data)} bytes, which is no multiple of {_BLOCK}")
-    cipher = Cipher(TripleDES(key.raw[:24]), modes.CBC(key.raw[-8:])).decryptor()
-    text = _through(cipher, data)
+    text = _through(key.triple_des.decryptor(), data)
     padding = text[-1]
     if not 1 <= padding <= _BLOCK or not text.endswith(bytes((padding,)) * padding):
         raise Malformed("The decrypted body does not end in PKCS#7 padding")

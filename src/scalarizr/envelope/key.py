@@ -7,6 +7,10 @@ import hmac
 import os
 from pathlib import Path
 
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 SHORTEST = 32
 MADE = 40
 _PARITY_IGNORED = bytes(byte & 0xFE for byte in range(256))
@@ -59,6 +63,16 @@ class ServerKey:
         """The 32 bytes of the sealed envelope: HKDF-SHA256 (RFC 5869), empty salt, one block."""
         extracted = hmac.digest(b"\0" * hashlib.sha256().digest_size, self.raw, "sha256")
         return hmac.digest(extracted, b"scalarizr jwe A256GCM\x01", "sha256")
+
+    @functools.cached_property
+    def triple_des(self) -> Cipher[modes.CBC]:
+        """The cipher of the founding envelope: 3DES-EDE in CBC mode, with the IV that the key brings along."""
+        return Cipher(TripleDES(self.raw[:24]), modes.CBC(self.raw[-8:]))
+
+    @functools.cached_property
+    def aes_gcm(self) -> AESGCM:
+        """The cipher of the sealed envelope."""
+        return AESGCM(self.sealed)
 
     def __repr__(self) -> str:
         return "ServerKey(******)"

@@ -16,7 +16,7 @@ import msgspec
 
 from scalarizr.errors import Busy, InvalidParameter, NotSupported, ScalarizrError, TimedOut
 from scalarizr.host.locks import locked
-from scalarizr.logs import request_id, request_secrets
+from scalarizr.logs import AgentLog, request_id, request_secrets
 from scalarizr.platform_access import PlatformAccess, set_platform_access
 from scalarizr.rpc.call import (
     BadCall,
@@ -79,7 +79,7 @@ class Dispatcher:
         operations: OperationGate,
         preview: Callable[[Callable[[], Any]], Any],
         locks: Path,
-        log: logging.Logger,
+        log: AgentLog,
         queue: int,
     ) -> None:
         self._registry = registry
@@ -143,8 +143,8 @@ class Dispatcher:
         try:
             call = read_call(text, in_batch=in_batch)
         except BadCall as bad:
-            self._log.info(
-                "call method=- from=%s envelope=%s error=%d", caller.address, caller.envelope, bad.error.code
+            self._log.call_line(
+                f"call method=- from={caller.address} envelope={caller.envelope} error={bad.error.code}"
             )
             return error_text(bad.error, bad.id, bad.modern)
         if namespace:
@@ -279,25 +279,18 @@ class Dispatcher:
 
     def _ended(self, call: Call, caller: Caller, started: float, result: Any) -> bytes | None:
         text = result_text(result, call.id, call.modern) if call.id is not None else None
-        self._log.info(
-            "call method=%s from=%s envelope=%s took=%.2fms ok",
-            call.method,
-            caller.address,
-            caller.envelope,
-            (time.perf_counter() - started) * 1000,
+        took = (time.perf_counter() - started) * 1000
+        self._log.call_line(
+            f"call method={call.method} from={caller.address} envelope={caller.envelope} took={took:.2f}ms ok"
         )
         return text
 
     def _failed(self, call: Call, caller: Caller, started: float, failure: Exception) -> bytes | None:
         error = self._translated(failure)
-        self._log.info(
-            "call method=%.100s from=%s envelope=%s took=%.2fms error=%d %s",
-            call.method,
-            caller.address,
-            caller.envelope,
-            (time.perf_counter() - started) * 1000,
-            error.code,
-            error.message,
+        took = (time.perf_counter() - started) * 1000
+        self._log.call_line(
+            f"call method={call.method[:100]} from={caller.address} envelope={caller.envelope} took={took:.2f}ms "
+            f"error={error.code} {without(error.message, request_secrets.get())}"
         )
         return error_text(error, call.id, call.modern) if call.id is not None else None
 

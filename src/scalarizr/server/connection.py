@@ -24,7 +24,7 @@ _NEVER = float("inf")
 Handler = Callable[[Request], Answer | Awaitable[Answer]]
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The server's side of one connection.
 
     :param limits: shared with all connections.
@@ -91,9 +91,15 @@ class Connection(asyncio.Protocol):
         self._closing = True
         return True
 
-    def data_received(self, data: bytes) -> None:
-        if self._closing:
-            return
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's signature
+        return self._limits.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        # The parser copies what it hands on, so that the buffer is free again when this returns.
+        if not self._closing:
+            self._take(self._limits.buffer[:nbytes])
+
+    def _take(self, data: memoryview) -> None:
         if self._at_start:
             self._at_start = False
             self.deadline = self._loop.time() + self._limits.settings.head_timeout

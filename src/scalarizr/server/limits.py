@@ -9,6 +9,8 @@ from scalarizr.settings.model import Api
 if TYPE_CHECKING:
     from scalarizr.server.connection import Connection
 
+READ_AT_ONCE = 64 * 1024
+
 
 class Limits:
     """The connections of one server and their common bounds.
@@ -19,6 +21,8 @@ class Limits:
 
     def __init__(self, settings: Api) -> None:
         self.settings = settings
+        # One buffer for all: a connection is done with what it read before the next one reads.
+        self.buffer = memoryview(bytearray(READ_AT_ONCE))
         self.connections: dict[Connection, None] = {}  # in the order of their coming
         self._of_address: dict[str, int] = {}
         self._body_bytes = 0

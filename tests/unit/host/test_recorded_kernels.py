@@ -6,11 +6,18 @@ from typing import Any
 import pytest
 
 from scalarizr.errors import OutsideFailure
-from scalarizr.host import cpu, disks, distribution, kernel, load, memory, name, network
+from scalarizr.host import cpu, disks, distribution, kernel, memory, name, network
+from scalarizr.host.load import LoadAverage
 from scalarizr.host.mounts import mounts
 from scalarizr.host.paths import HostPaths
 
 TREES = Path(__file__).parents[2] / "fixtures" / "proc"
+
+
+def load_average(recorded: HostPaths) -> list[float]:
+    return LoadAverage(recorded).read()
+
+
 EVERY_TREE = pytest.mark.parametrize("tree", sorted(path.name for path in TREES.iterdir() if path.is_dir()))
 
 
@@ -21,7 +28,7 @@ def host(tree: str) -> HostPaths:
 @EVERY_TREE
 def test_every_reader_gives_its_shape(tree: str) -> None:
     recorded = host(tree)
-    assert len(load.load_average(recorded)) == 3
+    assert len(LoadAverage(recorded).read()) == 3
     assert {"user", "nice", "system", "idle"} <= set(cpu.cpu_stat(recorded))
     processors = cpu.cpu_info(recorded)
     assert [one["processor"] for one in processors] == [str(number) for number in range(len(processors))]
@@ -124,7 +131,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 @EVERY_TREE
 def test_every_figure_is_the_one_that_stands_in_the_file(tree: str) -> None:
     recorded, expected = host(tree), EXPECTED[tree]
-    assert load.load_average(recorded) == expected["load"]
+    assert LoadAverage(recorded).read() == expected["load"]
     times = cpu.cpu_stat(recorded)
     assert len(times) == expected["times"].pop("columns") and times.items() >= expected["times"].items()
     assert len(cpu.cpu_info(recorded)) == expected["processors"]
@@ -166,7 +173,7 @@ def test_the_fqdn_comes_from_the_hosts_file_where_the_kernel_has_a_short_name() 
 
 
 @pytest.mark.parametrize(
-    "reader", [load.load_average, cpu.cpu_stat, cpu.cpu_info, memory.mem_info, disks.disk_stats, network.net_stats]
+    "reader", [load_average, cpu.cpu_stat, cpu.cpu_info, memory.mem_info, disks.disk_stats, network.net_stats]
 )
 def test_a_missing_or_strange_file_is_named(reader: Any, tmp_path: Path) -> None:
     with pytest.raises(OutsideFailure, match="/proc/"):
