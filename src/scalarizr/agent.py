@@ -16,6 +16,7 @@ from scalarizr.changes.mode import preview
 from scalarizr.envelope.envelopes import Envelopes
 from scalarizr.envelope.key import ServerKey, WeakKey
 from scalarizr.envelope.replay import open_store, save_store
+from scalarizr.errors import NotConfigured
 from scalarizr.gate import WorkerGate
 from scalarizr.host.files import make_private_directory
 from scalarizr.host.locks import try_lock
@@ -72,10 +73,15 @@ class Agent:
         except BaseException:
             close_log(self.log)
             raise
+        self.addresses: list[str] = []
         self._executor = ThreadPoolExecutor(settings.api.threads, thread_name_prefix="call")
         modules = [path.partition(":")[0] for path in namespaces.values()]
         self._operations = Operations(settings, self.log, worker_command(), modules)
-        self.parts = build_parts(settings, self.log, self._operations)
+        try:
+            self.parts = build_parts(settings, self.log, self._operations)
+        except NotConfigured as error:
+            self.close()
+            raise CannotStart(error.message) from None
         self.registry = Registry(namespaces, ALIASES, self._build)
         self._dispatcher = Dispatcher(
             self.registry,
@@ -89,7 +95,6 @@ class Agent:
         envelopes = Envelopes(key, settings.api.envelopes, self._replay)
         self._endpoint = Endpoint(envelopes, self._dispatcher, self._executor, self.log)
         self._listener = Listener(settings.api, self._endpoint, self.log)
-        self.addresses: list[str] = []
 
     def _build(self, kind: type) -> object:
         # The one namespace that tells of all the others is built from the registry, not from the parts.

@@ -27,10 +27,11 @@ class QueryEnv:
 
     :param settings: the `[environment]` section.
     :param key_file: the server's key, which signs the requests.
+    :param patience: seconds for a whole answer.
     :raises NotConfigured: `url` or `server_id` is missing, or the URL is http without `insecure`.
     """
 
-    def __init__(self, settings: Environment, key_file: Path | None) -> None:
+    def __init__(self, settings: Environment, key_file: Path | None, patience: float = _PATIENCE) -> None:
         if not settings.url:
             raise NotConfigured("The setting [environment] url is missing.", {"setting": "environment.url"})
         if not settings.server_id:
@@ -49,6 +50,7 @@ class QueryEnv:
         self._parts = parts
         self._server_id = settings.server_id
         self._key_file = key_file
+        self._patience = patience
 
     def roles(self) -> list[Role]:
         return self._roles({})
@@ -159,23 +161,23 @@ class QueryEnv:
         import http.client
         import ssl
 
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self._patience
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme == "https":
             context = ssl.create_default_context()
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=_PATIENCE, context=context
+                host, port, timeout=self._patience, context=context
             )
         else:
-            connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE)
+            connection = http.client.HTTPConnection(host, port, timeout=self._patience)
         where = f"The control plane at {host}"
         try:
             connection.request("POST", path, body, headers)
-            answer = connection.getresponse()
-            status = answer.status
-            content = _bounded(answer, connection, deadline)
+            with connection.getresponse() as answer:
+                status = answer.status
+                content = _bounded(answer, connection, deadline)
         except TimeoutError:
-            raise TimedOut(f"{where} did not answer {command} within {_PATIENCE:g} s.") from None
+            raise TimedOut(f"{where} did not answer {command} within {self._patience:g} s.") from None
         except ssl.SSLError as error:
             raise OutsideFailure(f"{where} is not trusted: {error.reason or error}.") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
