@@ -27,10 +27,10 @@ run: $(VENV)/run.done ## start an agent on 127.0.0.1:8010 with a configuration o
 test: $(VENV)/test.done ## install what the tests need, and run them all
 	@sh tests/install-servers.sh
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -m "not long" -q
+	@$(BIN)/python -m pytest -m "not long"
 
 test-fast: $(VENV)/test.done ## unit tests alone, under a minute
-	@$(BIN)/python -m pytest tests/unit -q
+	@$(BIN)/python -m pytest -q tests/unit
 
 test-long: $(VENV)/test.done ## what takes longer: hundreds of kills, soaks
 	@sh tests/install-servers.sh

@@ -10,6 +10,12 @@ import pytest
 from running_agent import RunningAgent
 
 
+def pytest_report_header() -> str:
+    if os.geteuid() == 0:
+        return "as root: nothing is left out for want of it"
+    return "NOT ROOT: tests that need mounts, namespaces or other owners are LEFT OUT; they are listed at the end"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() != 0:
         for item in items:

@@ -26,7 +26,7 @@ from scalarizr.rpc.dispatch import Dispatcher
 from scalarizr.rpc.registry import Registry
 from scalarizr.server.endpoint import Endpoint
 from scalarizr.server.listener import Listener, bind
-from scalarizr.settings.load import BadSettings, load_settings
+from scalarizr.settings.load import BadSettings, load_settings, where_set
 from scalarizr.settings.model import Settings
 
 T = TypeVar("T")
@@ -56,18 +56,19 @@ class Agent:
         self._etc = etc
         self._listen = listen
         self.settings = settings = load_settings(etc)
-        key = _read_key(settings)
-        self.log = _opened(settings.paths.logs, lambda: open_log(settings))
+        key = _read_key(settings, etc)
+        self.log = _opened(where_set(etc, "paths", "logs"), lambda: open_log(settings))
         try:
             state = settings.paths.state
-            _opened(state, lambda: make_private_directory(state))
-            lock = _opened(state / "lock", lambda: try_lock(state / "lock"))
+            setting = where_set(etc, "paths", "state")
+            _opened(setting, lambda: make_private_directory(state))
+            lock = _opened(setting, lambda: try_lock(state / "lock"))
             if lock is None:
                 raise CannotStart(f"{state}: another agent runs on this state directory.")
             self._lock = lock
             self._replay_file = state / "replay"
             self._replay = _opened(
-                self._replay_file,
+                setting,
                 lambda: open_store(self._replay_file, settings.api.clock_skew, settings.api.replay_entries, time.time),
             )
         except BaseException:
@@ -168,24 +169,26 @@ def worker_command() -> list[str]:
     return [sys.executable, "-m", "scalarizr.worker"]
 
 
-def _read_key(settings: Settings) -> ServerKey:
+def _read_key(settings: Settings, etc: Path) -> ServerKey:
     path = settings.paths.key
     assert path is not None
     try:
         return ServerKey.from_file(path)
     except WeakKey as error:
-        raise CannotStart(f"{path}: {error}; `scalarizr init` makes a good one in an empty place.") from None
+        problem = str(error)
     except OSError as error:
-        raise CannotStart(
-            f"{path}: the key cannot be read: {error.strerror}; `scalarizr init` makes one where there is none."
-        ) from error
+        problem = f"the key cannot be read: {error.strerror}"
+    raise CannotStart(
+        f"{path}: {problem}; `scalarizr init` makes a good one where there is none. "
+        f"It is named by {where_set(etc, 'paths', 'key')}."
+    )
 
 
-def _opened(path: Path, action: Callable[[], T]) -> T:
+def _opened(setting: str, action: Callable[[], T]) -> T:
     try:
         return action()
     except OSError as error:
-        raise CannotStart(f"{error.filename or path}: cannot be used: {error.strerror or error}.") from error
+        raise CannotStart(f"{setting}: {error.filename} cannot be used: {error.strerror or error}.") from error
 
 
 def _address_text(place: tuple[Any, ...]) -> str:

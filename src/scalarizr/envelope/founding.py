@@ -20,14 +20,15 @@ class Malformed(ValueError):
 
 def sign(key: ServerKey, body: bytes, date: bytes) -> bytes:
     """Compute the 20 bytes of the signature: HMAC-SHA1 over the body and the date exactly as sent."""
+    mac = key.mac.copy()
     if len(body) <= _PIECE:
-        return hmac.digest(key.raw, body + date, "sha1")
-    mac = hmac.new(key.raw, digestmod="sha1")
+        mac.update(body + date)
+        return mac.finalize()
     view = memoryview(body)
     for start in range(0, len(body), 16 * _PIECE):
         mac.update(view[start : start + 16 * _PIECE])
     mac.update(date)
-    return mac.digest()
+    return mac.finalize()
 
 
 def read_signature(header: bytes) -> bytes | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.hmac import HMAC
 
 SHORTEST = 32
 MADE = 40
@@ -68,6 +70,11 @@ class ServerKey:
     def triple_des(self) -> Cipher[modes.CBC]:
         """The cipher of the founding envelope: 3DES-EDE in CBC mode, with the IV that the key brings along."""
         return Cipher(TripleDES(self.raw[:24]), modes.CBC(self.raw[-8:]))
+
+    @functools.cached_property
+    def mac(self) -> HMAC:
+        """HMAC-SHA1 under the raw key, before its first byte: copied for each message."""
+        return HMAC(self.raw, SHA1())  # noqa: S303  the founding format's; HMAC does not rest on collisions
 
     @functools.cached_property
     def aes_gcm(self) -> AESGCM:

@@ -182,7 +182,7 @@ class Dispatcher:
     def _prepare(self, call: Call, namespace: str) -> _Prepared:
         method = self._registry.find(call.method, within=namespace)
         params, access, dry_run = call.params, None, False
-        if isinstance(params, dict):
+        if params and isinstance(params, dict):
             if "_platform_access_data" in params:
                 access = self._platform_access(params.pop("_platform_access_data"))
             if "_dry_run" in params:
@@ -201,9 +201,8 @@ class Dispatcher:
         if access is not None:
             request_secrets.set(tuple(access.texts()))
         arguments = method.arguments(params)
-        secrets = tuple(secrets_in(arguments))
-        if secrets:
-            request_secrets.set(request_secrets.get() + secrets)
+        if arguments:
+            request_secrets.set((*request_secrets.get(), *secrets_in(arguments)))
         asynchronous = bool(arguments.pop("async_", False)) if method.takes_async else False
         if params and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("params method=%s %s", method.name, _shown_arguments(arguments))

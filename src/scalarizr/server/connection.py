@@ -69,7 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         self._limits.leave(self)
         self._drop_body()
         for _, _, held in self._waiting:
-            self._limits.give_back_memory(self.address, held)
+            self._limits.give_back_memory(held)
         self._waiting.clear()
         self._transport = None
         self._closing = True
@@ -109,7 +109,7 @@ class Connection(asyncio.BufferedProtocol):
         except httptools.HttpParserUpgrade:
             # A client that wants another protocol goes on in it where the body should be: no such request is served.
             if self._waiting:
-                self._limits.give_back_memory(self.address, self._waiting.pop()[2])
+                self._limits.give_back_memory(self._waiting.pop()[2])
             self._refuse(plain_answer(400, "Signature doesn't match"))
             return
         except _RefusedRequest as refusal:
@@ -168,7 +168,7 @@ class Connection(asyncio.BufferedProtocol):
         size = len(body)
         if self._held + size > self._limits.settings.max_body:
             raise _RefusedRequest(self._too_large())
-        if not self._limits.take_memory(self.address, size):
+        if not self._limits.take_memory(size):
             raise _RefusedRequest(plain_answer(503, "Busy", ("Retry-After", "1")))
         self._held += size
         self._body.append(body)
@@ -226,7 +226,7 @@ class Connection(asyncio.BufferedProtocol):
         self._next()
 
     def _send(self, request: Request, answer: Answer, keep_alive: bool, held: int) -> None:
-        self._limits.give_back_memory(self.address, held)
+        self._limits.give_back_memory(held)
         if self._transport is None:
             return
         if answer.authenticated:
@@ -280,7 +280,7 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = self._loop.time() + _LINGER
 
     def _drop_body(self) -> None:
-        self._limits.give_back_memory(self.address, self._held)
+        self._limits.give_back_memory(self._held)
         self._held = 0
         self._body = []
 

@@ -15,8 +15,7 @@ READ_AT_ONCE = 64 * 1024
 class Limits:
     """The connections of one server and their common bounds.
 
-    One address holds at most half of the connections and half of the memory, so that no single stranger can keep
-    everybody else out.
+    One address holds at most half of the connections, so that no single stranger can keep everybody else out.
     """
 
     def __init__(self, settings: Api) -> None:
@@ -26,7 +25,6 @@ class Limits:
         self.connections: dict[Connection, None] = {}  # in the order of their coming
         self._of_address: dict[str, int] = {}
         self._body_bytes = 0
-        self._body_bytes_of: dict[str, int] = {}
 
     def admit(self, connection: Connection) -> Connection | None:
         """Count a new connection in.
@@ -61,23 +59,13 @@ class Limits:
         else:
             del self._of_address[connection.address]
 
-    def take_memory(self, address: str, size: int) -> bool:
+    def take_memory(self, size: int) -> bool:
         """Count bytes of a body in; False, and nothing counted, where they would be too many."""
-        most = self.settings.bodies_in_memory
-        mine = self._body_bytes_of.get(address, 0) + size
-        if self._body_bytes + size > most or mine > max(most // 2, self.settings.max_body):
+        if self._body_bytes + size > self.settings.bodies_in_memory:
             return False
         self._body_bytes += size
-        self._body_bytes_of[address] = mine
         return True
 
-    def give_back_memory(self, address: str, size: int) -> None:
+    def give_back_memory(self, size: int) -> None:
         """Count bytes of a body out."""
-        if not size:
-            return
         self._body_bytes -= size
-        left = self._body_bytes_of[address] - size
-        if left:
-            self._body_bytes_of[address] = left
-        else:
-            del self._body_bytes_of[address]

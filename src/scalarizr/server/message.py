@@ -18,6 +18,7 @@ _REASONS = {
     503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }
+_FIRST_LINES = {status: f"HTTP/1.1 {status} {reason}\r\n" for status, reason in _REASONS.items()}
 
 
 class Request(NamedTuple):
@@ -58,15 +59,16 @@ class Answer(msgspec.Struct, frozen=True):
         :param announce_kept: an HTTP/1.0 client that asked for a kept connection wants to be told.
         :param head_only: for HEAD.
         """
-        lines = [f"HTTP/1.1 {self.status} {_REASONS[self.status]}"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
+        text = _FIRST_LINES[self.status]
+        for name, value in self.headers:
+            text += f"{name}: {value}\r\n"
         if self.status != 204:
-            lines.append(f"Content-Length: {len(self.body)}")
+            text += f"Content-Length: {len(self.body)}\r\n"
         if close:
-            lines.append("Connection: close")
+            text += "Connection: close\r\n"
         elif announce_kept:
-            lines.append("Connection: keep-alive")
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+            text += "Connection: keep-alive\r\n"
+        head = (text + "\r\n").encode("latin-1")
         return head if head_only else head + self.body
 
 

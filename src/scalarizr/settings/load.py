@@ -57,6 +57,16 @@ def load_settings(etc: Path) -> Settings:
     return _with_defaults(etc.absolute(), _convert(path, text, data))
 
 
+def where_set(etc: Path, section: str, key: str) -> str:
+    """Say where a setting stands, for an error about what it names: file and line, or that it is the default."""
+    path = etc / FILE_NAME
+    try:
+        line = _line_of(path.read_text(encoding="utf-8"), section, key)
+    except (OSError, UnicodeDecodeError):
+        line = 0
+    return f"{path}, line {line}: [{section}] {key}" if line else f"{path}: [{section}] {key} (not set: the default)"
+
+
 def _syntax_error(path: Path, text: str, message: str) -> str:
     match = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if match:
