@@ -177,9 +177,43 @@ def test_ctrl_c_asks_whether_to_cancel(make_trial_agent: Callable[[str], Running
             client.call("operation.cancel", operation_id=record["id"])
 
 
-def test_the_history_of_changes_says_that_its_methods_come_later(shared_agent: RunningAgent) -> None:
-    finished = run(shared_agent, "changes", "list")
-    assert finished.returncode == 1 and "no namespace change" in finished.stderr
+def test_the_history_of_changes_is_shown_and_taken_back(make_trial_agent: Callable[[str], RunningAgent]) -> None:
+    agent = make_trial_agent("")
+    root = agent.etc.parent / "root"
+    (root / "proc/sys/kernel").mkdir(parents=True)
+    (root / "etc").mkdir()
+    hosts, kernel = root / "etc/hosts", root / "proc/sys/kernel/hostname"
+    hosts.write_text("127.0.0.1 localhost\n")
+    kernel.write_text("old\n")
+    agent.write_settings("", f'root = "{root}"')
+    agent.start()
+    assert json.loads(run(agent, "changes", "list").stdout) == []
+    run(agent, "call", "system.set_hostname", "hostname=one.example.com")
+    run(agent, "call", "system.set_hostname", "hostname=two.example.com")
+    second, first = json.loads(run(agent, "changes", "list").stdout)
+    assert second["status"] == "applied" and str(hosts) in second["files"]
+    assert second["method"] == "system.set_hostname"
+    status, text = terminal(agent, "changes", "show", "--url", agent.url, first["id"])
+    assert (
+        status == 0 and "\x1b[32m+127.0.1.1\tone.example.com one" in text.replace("    ", "\t")
+    ) or "one.example.com" in text
+    finished = run(agent, "changes", "revert", first["id"])
+    assert finished.returncode == 1 and second["id"] in finished.stderr
+    assert run(agent, "changes", "revert", second["id"]).returncode == 0
+    assert kernel.read_text() == "one.example.com\n" and "two" not in hosts.read_text()
+    assert run(agent, "changes", "revert", second["id"]).returncode == 1
+    assert run(agent, "changes", "revert", first["id"]).returncode == 0
+    assert hosts.read_text() == "127.0.0.1 localhost\n" and kernel.read_text() == "old\n"
+    assert not (root / "etc/hostname").exists()
+    statuses = [change["status"] for change in json.loads(run(agent, "changes", "list").stdout)]
+    assert statuses == ["reverted"] * 4
+    run(agent, "call", "system.set_hostname", "hostname=three.example.com")
+    hosts.write_text("127.0.0.1 localhost  # a person\n")
+    (third, *_) = json.loads(run(agent, "changes", "list").stdout)
+    finished = run(agent, "changes", "revert", third["id"])
+    assert finished.returncode == 1 and f"{hosts} was edited since" in finished.stderr
+    assert "a person" in hosts.read_text() and kernel.read_text() == "three.example.com\n"
+    assert run(agent, "changes", "show", "nothing").returncode == 1
 
 
 def test_init_writes_once_and_never_over(tmp_path: Path) -> None:

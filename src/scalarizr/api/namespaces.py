@@ -8,6 +8,7 @@ NAMESPACES = {
     "storage": "scalarizr.api.storage:StorageAPI",
     "system": "scalarizr.api.system:SystemAPI",
     "operation": "scalarizr.api.operation:OperationAPI",
+    "change": "scalarizr.api.change:ChangeAPI",
     "rpc": "scalarizr.api.discovery:DiscoveryAPI",
 }
 

@@ -237,7 +237,7 @@ class SystemAPI:
 
     @query(limit=120)
     def scaling_metrics(self) -> list[MetricValue]:
-        """Read every scaling metric of the environment, 32 at once, each within `[system] metric_timeout`.
+        """Read every scaling metric of the environment, 128 at once, each within `[system] metric_timeout`.
 
         :return: in the environment's order; `value` is null and `error` says why where a metric has no value.
         """

@@ -25,12 +25,14 @@ class JournaledFile(msgspec.Struct, frozen=True):
     :param old: what it was.
     :param new: what it becomes.
     :param in_place: it is rewritten, not renamed over.
+    :param secret: its content is never shown.
     """
 
     path: str
     old: FileState
     new: FileState
     in_place: bool = False
+    secret: bool = False
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -104,6 +106,10 @@ class Journal:
             else:
                 records.append(_read(place))
         return records
+
+    def update(self, record: Record) -> None:
+        """Give a finished change another status."""
+        write_file(self._history / record.id / _RECORD, msgspec.json.encode(record), mode=0o600)
 
     def history(self) -> list[Record]:
         """Give the finished changes, newest first."""

@@ -103,7 +103,6 @@ class Transaction:
         self._service = service
         self._method = method
         self._files: dict[Path, JournaledFile] = {}
-        self._secret: set[Path] = set()
 
     def read(self, path: Path) -> bytes | None:
         """Give what the transaction would leave in a file; None where there is none.
@@ -131,6 +130,13 @@ class Transaction:
         real = Path(os.path.realpath(path))
         old = self._files[real].old if real in self._files else self._state(real)
         self._plan(real, old, FileState(None), secret)
+
+    def restore(self, path: Path, state: FileState, *, secret: bool = False) -> None:
+        """Plan a file to become what it once was, owner and attributes included.
+
+        :param path: the file itself, no link to it.
+        """
+        self._plan(path, self._state(path), state, secret)
 
     def apply(
         self,
@@ -212,33 +218,32 @@ class Transaction:
             raise _failure(error, f"{path} cannot be read", "Nothing was changed.") from error
 
     def _plan(self, path: Path, old: FileState, new: FileState, secret: bool) -> None:
-        if secret:
-            self._secret.add(path)
-        in_place = self._files[path].in_place if path in self._files else kept_in_place(path)
-        self._files[path] = JournaledFile(str(path), old, new, in_place)
+        planned = self._files.get(path)
+        in_place = planned.in_place if planned else kept_in_place(path)
+        hidden = secret or (planned is not None and planned.secret)
+        self._files[path] = JournaledFile(str(path), old, new, in_place, hidden)
 
     def _preview(
         self, files: list[JournaledFile], valid: bool, words: str, services: list[dict[str, str]]
     ) -> dict[str, Any]:
-        shown = []
-        for file in files:
-            action = "create" if file.old.content is None else "delete" if file.new.content is None else "modify"
-            hidden = Path(file.path) in self._secret
-            shown.append(
-                {
-                    "path": file.path,
-                    "action": action,
-                    "diff": "(not shown: it holds secrets)\n"
-                    if hidden
-                    else unified_diff(file.path, file.old.content, file.new.content),
-                }
-            )
+        shown = [shown_file(file) for file in files]
         return {
             "changes": shown,
             "valid": valid,
             "validator_output": words,
             "services": services if files else [],
         }
+
+
+def shown_file(file: JournaledFile) -> dict[str, str]:
+    """Show what a change does to a file: `{path, action, diff}`; of one that holds secrets no content."""
+    action = "create" if file.old.content is None else "delete" if file.new.content is None else "modify"
+    diff = unified_diff(file.path, file.old.content, file.new.content)
+    return {
+        "path": file.path,
+        "action": action,
+        "diff": "(not shown: it holds secrets)\n" if file.secret else diff,
+    }
 
 
 def undo(record: Record) -> list[str]:

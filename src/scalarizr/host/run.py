@@ -73,6 +73,7 @@ def run(
             env=variables,
             cwd=directory or "/",
             user=user,
+            umask=0o022,  # what programs expect, whatever the agent's own is
             bufsize=0,
         )
     except OSError as error:

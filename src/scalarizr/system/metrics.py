@@ -12,7 +12,7 @@ from scalarizr.environment.source import Metric
 from scalarizr.errors import ScalarizrError
 from scalarizr.host.run import run
 
-AT_ONCE = 32
+AT_ONCE = 128
 _LONGEST_LINE = 4096
 _LONGEST_ERROR = 255
 
@@ -22,7 +22,7 @@ class MetricFailed(Exception):
 
 
 def read_metrics(metrics: Sequence[Metric], limit: float) -> list[dict[str, Any]]:
-    """Read all metrics, 32 at once, each within `limit` seconds.
+    """Read all metrics, 128 at once, each within `limit` seconds.
 
     :return: `[{id, name, value, error}]` in the order of the environment; `value` a float or None, `error` a text of
         255 characters at most or None.
