@@ -194,9 +194,7 @@ def test_the_history_of_changes_is_shown_and_taken_back(make_trial_agent: Callab
     assert second["status"] == "applied" and str(hosts) in second["files"]
     assert second["method"] == "system.set_hostname"
     status, text = terminal(agent, "changes", "show", "--url", agent.url, first["id"])
-    assert (
-        status == 0 and "\x1b[32m+127.0.1.1\tone.example.com one" in text.replace("    ", "\t")
-    ) or "one.example.com" in text
+    assert status == 0 and "\x1b[32m+127.0.1.1" in text and "one.example.com one" in text
     finished = run(agent, "changes", "revert", first["id"])
     assert finished.returncode == 1 and second["id"] in finished.stderr
     assert run(agent, "changes", "revert", second["id"]).returncode == 0
