@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.load import Measured, ask_once, messages, send
 from benchmarks.salt import salt
-from benchmarks.subjects import cpu_seconds, installation, proportional_size, running, wake_ups
+from benchmarks.subjects import cpu_seconds, free_port, installation, proportional_size, running, wake_ups
 from scalarizr.client import Client
 
 Row = tuple[str, str, str, str]
@@ -29,7 +29,7 @@ def throughput() -> list[Row]:
                 for _ in range(rounds):
                     ours.append(send(place.port, messages(place.key, envelope, count)))
                     for loop, results in bare.items():
-                        port = place.port + 1
+                        port = free_port()
                         script = Path(__file__).with_name("bare_server.py")
                         server = subprocess.Popen([sys.executable, script, place.key_file, str(port), envelope, loop])
                         with running(server, port):

@@ -3,17 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from scalarizr.client.client import Namespace, load_key
+from scalarizr.client.base import ATTEMPTS, CallingEnd
 from scalarizr.client.errors import AuthenticationFailed, Unreachable
-from scalarizr.client.exchange import Again, Received, Sent, make_call, read_answer, read_url, wire_names
+from scalarizr.client.exchange import Again, Received, Sent, make_call, read_answer, wire_names
 from scalarizr.client.operation import OperationRecord, outcome, pauses, read_record
-from scalarizr.client.sealing import make_sealer
-
-_ATTEMPTS = 3
 
 
 class AsyncOperation:
@@ -50,33 +46,17 @@ class AsyncOperation:
                 await asyncio.sleep(pause())
 
 
-class AsyncClient:
+class AsyncClient(CallingEnd):
     """Calls an agent: `await AsyncClient("http://10.0.0.7:8010", key_file="server.key").system.load_average()`.
 
-    The parameters are those of `Client`.
+    :param url: where the agent is.
+    :param options: see `CallingEnd`: `key` or `key_file`, `envelope`, `timeout`, `connect_timeout`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        key: str | None = None,
-        key_file: str | Path | None = None,
-        envelope: str = "sealed",
-        timeout: float = 150.0,
-        connect_timeout: float = 5.0,
-    ) -> None:
-        self._place = read_url(url)
-        self._sealer = make_sealer(load_key(key, key_file), envelope)
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._turn = asyncio.Lock()
-
-    def __getattr__(self, namespace: str) -> Namespace:
-        if namespace.startswith("_"):
-            raise AttributeError(namespace)
-        return Namespace(self, namespace)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -108,13 +88,13 @@ class AsyncClient:
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
         deadline = time.monotonic() + self._timeout
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             sent = make_call(self._place, self._sealer, method, params)
             received = await self._exchange(sent, deadline)
             try:
                 return read_answer(self._sealer, sent, received)
             except Again as again:
-                if attempt + 1 == _ATTEMPTS or time.monotonic() + again.pause > deadline:
+                if attempt + 1 == ATTEMPTS or time.monotonic() + again.pause > deadline:
                     raise again.error from None
                 await asyncio.sleep(again.pause)
             except AuthenticationFailed:
@@ -173,6 +153,3 @@ class AsyncClient:
             context = ssl.create_default_context()
         async with asyncio.timeout(self._connect_timeout):
             return await asyncio.open_connection(self._place.host, self._place.port, ssl=context)
-
-    def _where(self) -> str:
-        return f"The agent at {self._place.host}:{self._place.port}"

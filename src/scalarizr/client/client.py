@@ -6,95 +6,32 @@ import contextlib
 import socket
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from scalarizr.client.errors import AuthenticationFailed, ClientError, Unreachable
-from scalarizr.client.exchange import Again, Received, Sent, make_call, read_answer, read_url, wire_names
+from scalarizr.client.base import ATTEMPTS, CallingEnd
+from scalarizr.client.errors import AuthenticationFailed, Unreachable
+from scalarizr.client.exchange import Again, Received, Sent, make_call, read_answer, wire_names
 from scalarizr.client.operation import Operation
-from scalarizr.client.sealing import make_sealer
-from scalarizr.envelope.key import ServerKey, WeakKey
 
 if TYPE_CHECKING:
     from scalarizr.api.system import SystemAPI
 
-_ATTEMPTS = 3
 
-
-def load_key(key: str | None, key_file: str | Path | None) -> ServerKey:
-    """Read the key from text or from a file.
-
-    :raises ClientError: it cannot be read or used, or not exactly one of both is given.
-    """
-    if (key is None) == (key_file is None):
-        raise ClientError("Give either key or key_file.")
-    try:
-        return ServerKey.from_text(key) if key is not None else ServerKey.from_file(Path(str(key_file)))
-    except WeakKey as error:
-        raise ClientError(f"{key_file or 'The key'} cannot be used: {error}.") from None
-    except OSError as error:
-        raise ClientError(f"{key_file}: the key cannot be read: {error.strerror}.") from error
-
-
-class Namespace:
-    """The methods of one namespace, as attributes.
-
-    :param client: makes the calls.
-    :param name: the namespace.
-    """
-
-    def __init__(self, client: Any, name: str) -> None:
-        self._client = client
-        self._name = name
-
-    def __getattr__(self, method: str) -> Any:
-        if method.startswith("__"):
-            raise AttributeError(method)
-
-        def call(**arguments: Any) -> Any:
-            return self._client.call(f"{self._name}.{method}", **arguments)
-
-        call.__name__ = method
-        return call
-
-
-class Client:
+class Client(CallingEnd):
     """Calls an agent: `Client("http://10.0.0.7:8010", key_file="server.key").system.load_average()`.
 
     :param url: where the agent is.
-    :param key: the server's key, as text.
-    :param key_file: or the file that holds it.
-    :param envelope: `sealed`, or `founding` for an agent that knows nothing better; never tried one after the other,
-        since whoever sits in between could make the better one fail.
-    :param timeout: seconds for a whole call.
-    :param connect_timeout: seconds for a connection.
+    :param options: see `CallingEnd`: `key` or `key_file`, `envelope`, `timeout`, `connect_timeout`.
     """
 
     if TYPE_CHECKING:
         system: SystemAPI
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        key: str | None = None,
-        key_file: str | Path | None = None,
-        envelope: str = "sealed",
-        timeout: float = 150.0,
-        connect_timeout: float = 5.0,
-    ) -> None:
-        self._place = read_url(url)
-        self._sealer = make_sealer(load_key(key, key_file), envelope)
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
         self._socket: socket.socket | None = None
         self._turn = threading.Lock()
-
-    def __getattr__(self, namespace: str) -> Namespace:
-        if namespace.startswith("_"):
-            raise AttributeError(namespace)
-        return Namespace(self, namespace)
 
     def __enter__(self) -> Client:
         return self
@@ -129,13 +66,13 @@ class Client:
 
     def _call(self, method: str, params: dict[str, Any]) -> Any:
         deadline = time.monotonic() + self._timeout
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             sent = make_call(self._place, self._sealer, method, params)
             received = self._exchange(sent, deadline)
             try:
                 return read_answer(self._sealer, sent, received)
             except Again as again:
-                if attempt + 1 == _ATTEMPTS or time.monotonic() + again.pause > deadline:
+                if attempt + 1 == ATTEMPTS or time.monotonic() + again.pause > deadline:
                     raise again.error from None
                 time.sleep(again.pause)
             except AuthenticationFailed:
@@ -206,6 +143,3 @@ class Client:
         except BaseException:
             connection.close()
             raise
-
-    def _where(self) -> str:
-        return f"The agent at {self._place.host}:{self._place.port}"
