@@ -75,6 +75,8 @@ class Operations:
         self._undo_modules = list(undo_modules)
         self._waiting: deque[tuple[str, Job]] = deque()
         self._workers: dict[str, _Worker] = {}
+        # Known to be alive without a worker: being recorded, waiting for their turn; and being started.
+        self._queued: set[str] = set()
         self._starting: set[str] = set()
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,7 +98,12 @@ class Operations:
         """
         identity = uuid.uuid4().hex[:16]
         await self._aside(self._prune)
-        await self._aside(self._store.create, identity, name, resource, job.shown_params)
+        self._queued.add(identity)
+        try:
+            await self._aside(self._store.create, identity, name, resource, job.shown_params)
+        except BaseException:
+            self._queued.discard(identity)
+            raise
         self._log.info("operation id=%s name=%s resource=%s new", identity, name, resource)
         self._waiting.append((identity, job))
         self._start_waiting()
@@ -145,6 +152,7 @@ class Operations:
         queued = next((entry for entry in self._waiting if entry[0] == identity), None)
         if queued is not None:
             self._waiting.remove(queued)
+            self._queued.discard(identity)
             await self._aside(self._finish_unstarted, identity, "canceled", "The operation was cancelled.")
             self._tell(identity)
         elif identity in self._workers:
@@ -217,6 +225,7 @@ class Operations:
                 return
             identity, job = self._waiting.popleft()
             self._starting.add(identity)
+            self._queued.discard(identity)
             self._spawn_task(self._start_one(identity, job))
 
     async def _start_one(self, identity: str, job: Job) -> None:
@@ -230,8 +239,8 @@ class Operations:
             self._tell(identity)
             self._start_waiting()
             return
-        self._starting.discard(identity)
         self._watch(worker)
+        self._starting.discard(identity)
         # Somebody may have cancelled it while it was being started.
         if await self._aside(self._store.cancel_requested, identity) and identity in self._workers:
             self._signal(worker)
@@ -374,7 +383,7 @@ class Operations:
 
         :return: whether nobody does.
         """
-        if identity in self._workers or identity in self._starting or any(identity == one for one, _ in self._waiting):
+        if identity in self._queued or identity in self._starting or identity in self._workers:
             return False
         try:
             lock = try_lock(self._lock_file(identity))
