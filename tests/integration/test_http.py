@@ -1,6 +1,7 @@
 """The HTTP rules of WIRE.md, spoken by hand to a real agent."""
 
 import os
+import socket
 import time
 from collections.abc import Callable
 
@@ -38,6 +39,23 @@ def test_pipelined_requests_are_answered_in_order(shared_agent: RunningAgent) ->
         connection.send(b"".join(founding(shared_agent, number) for number in range(100, 150)))
         found = [connection.receive().opened(key_of(shared_agent))["id"] for _ in range(50)]
     assert found == list(range(100, 150))
+
+
+def test_what_came_whole_is_answered_before_garbage_or_the_end(make_trial_agent: Callable[[str], RunningAgent]) -> None:
+    agent = make_trial_agent("").start()
+    key = key_of(agent)
+
+    def sleeping(number: int) -> bytes:
+        call = {"method": "sleep", "params": {"seconds": 0.1, "text": str(number)}, "id": number}
+        return sealed_request(key, "/trial", call)
+
+    for rest in (b"garbage\r\n\r\n", b""):
+        with Connection(agent.port) as connection:
+            connection.send(b"".join(sleeping(number) for number in range(3)) + rest)
+            if not rest:
+                connection.socket.shutdown(socket.SHUT_WR)
+            assert [connection.receive().opened(key)["result"] for _ in range(3)] == ["0", "1", "2"]
+            assert connection.closed()
 
 
 def test_connection_close_and_http_1_0_end_the_connection(shared_agent: RunningAgent) -> None:

@@ -40,6 +40,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting: deque[tuple[Request, bool, int]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._deaf = False
         self._lingering = False
         self._write_paused = False
         self._read_paused = False
@@ -88,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         # Half-closed clients still get the answer to what they sent whole.
         if self._lingering or (self._task is None and not self._waiting):
             return False
-        self._closing = True
+        self._take_no_more()
         return True
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's signature
@@ -96,7 +97,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         # The parser copies what it hands on, so that the buffer is free again when this returns.
-        if not self._closing:
+        if not self._closing and not self._deaf:
             self._take(self._limits.buffer[:nbytes])
 
     def _take(self, data: memoryview) -> None:
@@ -267,17 +268,28 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse(self, answer: Answer) -> None:
         """Answer what cannot be read as a request, and end the connection."""
         self._drop_body()
+        if self._transport is not None and (self._task is not None or self._waiting):
+            # Earlier requests on this connection get their answers first; what follows them is garbage.
+            self._take_no_more()
+            self._next()
+            return
         self._closing = True
         if self._transport is None:
-            return
-        if self._task is not None or self._waiting:
-            # Earlier requests on this connection are still being answered; what follows them is garbage.
             return
         self._transport.write(answer.to_bytes(close=True))
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._lingering = True
         self.deadline = self._loop.time() + _LINGER
+
+    def _take_no_more(self) -> None:
+        """End the connection with the answer to the last request that came whole."""
+        self._deaf = True
+        if self._waiting:
+            request, _, held = self._waiting.pop()
+            self._waiting.append((request, False, held))
+        else:
+            self._closing = True
 
     def _drop_body(self) -> None:
         self._limits.give_back_memory(self._held)
