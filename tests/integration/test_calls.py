@@ -1,5 +1,6 @@
 """Calls to a real agent: dialects, parameters, time limits, resources, credentials."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -108,9 +109,12 @@ def test_a_method_that_takes_too_long_is_given_up_and_others_are_not_held_up(tri
         with pytest.raises(AgentError) as caught:
             client.call("trial.too_slow", seconds=1)
         assert caught.value.code == -32016
-        threads = [
-            threading.Thread(target=lambda: trial_agent.client().call("trial.sleep", seconds=1)) for _ in range(5)
-        ]
+
+        def sleep() -> None:
+            with trial_agent.client() as sleeper:
+                sleeper.call("trial.sleep", seconds=1)
+
+        threads = [threading.Thread(target=sleep) for _ in range(5)]
         for thread in threads:
             thread.start()
         started = time.monotonic()
@@ -223,8 +227,36 @@ def test_a_kept_connection_that_the_agent_closed_is_made_anew(make_trial_agent: 
     for envelope in ("sealed", "founding"):
         with agent.client(envelope=envelope) as client:
             client.call("system.load_average")
+            connection = client._socket
+            client.call("system.load_average")
+            assert client._socket is connection is not None, "it was used again"
             time.sleep(2.5)
             assert len(client.call("system.load_average")) == 3
+
+
+def test_an_answer_that_was_lost_is_told_and_the_call_is_not_made_twice(trial_agent: RunningAgent) -> None:
+    """Somebody in between carries the first request over, and breaks the connection before its answer."""
+    with socket.create_server(("127.0.0.1", 0)) as between:
+
+        def carry() -> None:
+            for loses in (True, False):
+                near, _ = between.accept()
+                with near, socket.create_connection(("127.0.0.1", trial_agent.port)) as far:
+                    for turn in range(2 if loses else 1):
+                        far.sendall(near.recv(65536))
+                        answer = far.recv(65536)
+                        if turn == 0:
+                            near.sendall(answer)
+
+        carrier = threading.Thread(target=carry)
+        carrier.start()
+        url = f"http://127.0.0.1:{between.getsockname()[1]}"
+        with Client(url, key_file=trial_agent.key_file) as client:
+            client.call("trial.command", note="first")
+            with pytest.raises(Unreachable, match="its answer was lost"):
+                client.call("trial.command", note="second")
+        carrier.join()
+    assert (trial_agent.state / "commands").read_text().count("end second") == 1
 
 
 def test_after_a_kill_old_messages_are_refused_and_the_client_tries_again(trial_agent: RunningAgent) -> None:

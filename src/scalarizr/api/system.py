@@ -143,7 +143,7 @@ class SystemAPI:
         """
         return name.fully_qualified_name(self._host)
 
-    @query(inline=True)
+    @query
     def block_devices(self) -> list[str]:
         """List the block devices, partitions, loop devices and RAM disks included.
 
@@ -183,7 +183,7 @@ class SystemAPI:
         """
         return cpu.cpu_info(self._host)
 
-    @query(inline=True)
+    @query
     def cpu_stat(self) -> dict[str, int]:
         """Tell what the processors' time went into since boot.
 
@@ -208,7 +208,7 @@ class SystemAPI:
         """
         return self._load.read()
 
-    @query(inline=True)
+    @query
     def disk_stats(self) -> dict[str, DiskStatistics]:
         """Tell what went through each block device since boot.
 
@@ -216,7 +216,7 @@ class SystemAPI:
         """
         return cast("dict[str, DiskStatistics]", disks.disk_stats(self._host))
 
-    @query(inline=True)
+    @query
     def net_stats(self) -> dict[str, InterfaceStatistics]:
         """Tell what went through each network interface since boot.
 

@@ -53,12 +53,18 @@ class Sent(NamedTuple):
 
 
 class Received:
-    """An HTTP answer, as it comes in. A parser's callbacks; `complete` once it is whole."""
+    """An HTTP answer, as it comes in: a parser's callbacks.
+
+    :ivar started: whether anything came.
+    :ivar complete: whether it is whole.
+    :ivar kept: whether the connection may be used again.
+    """
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
         self.complete = False
         self.started = False
+        self.kept = False
         self._body: list[bytes] = []
         self._size = 0
         self._parser = httptools.HttpResponseParser(self)
@@ -85,15 +91,12 @@ class Received:
 
     def on_message_complete(self) -> None:
         self.complete = True
+        # Asked here: once the message is behind it, the parser has forgotten.
+        self.kept = bool(self._parser.should_keep_alive())
 
     @property
     def status(self) -> int:
         return int(self._parser.get_status_code())
-
-    @property
-    def kept(self) -> bool:
-        """Whether the connection may be used again."""
-        return self.complete and bool(self._parser.should_keep_alive())
 
     @property
     def body(self) -> bytes:
@@ -171,6 +174,11 @@ def _raise_for_status(status: int, received: Received) -> None:
     words = received.body[:300].decode("utf-8", "replace").strip()
     if status == 400:
         refused = AuthenticationFailed(f"The agent refused the message: {words}.")
+        if "seen before" in words:
+            # The same bytes were sent twice, because the connection broke: the first ones had arrived.
+            raise Unreachable(
+                "The agent took the call, but its answer was lost: look at what it did before you call again."
+            )
         if "sign it again" in words:
             raise Again(1.1, refused)
         raise refused
