@@ -2,6 +2,7 @@
 
 import base64
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,35 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     logs.mkdir()
     (logs / "a.b.c.1-out.log").symlink_to(secret)
     assert "secret" not in output(logs, "1")[0]
+
+
+def test_a_log_that_is_rotated_while_it_is_read_gives_lines_of_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"".join(b"0 %06d\n" % number for number in range(50_000)))
+    stop = threading.Event()
+
+    def rotate() -> None:
+        generation = 0
+        while not stop.is_set():
+            generation += 1
+            fresh = tmp_path / "fresh"
+            fresh.write_bytes(b"".join(b"%d %06d\n" % (generation % 10, number) for number in range(50_000)))
+            os.rename(path, tmp_path / "log.1")
+            os.rename(fresh, path)
+
+    rotating = threading.Thread(target=rotate)
+    rotating.start()
+    try:
+        read = 0
+        for _ in range(60):
+            try:
+                lines = tail(path, 100_000).splitlines()
+            except NotFound:
+                continue  # the instant between the two renames
+            read += 1
+            assert len({line[:1] for line in lines}) == 1 and all(len(line) == 8 for line in lines)
+            assert lines[-1].endswith(b"049999")
+        assert read > 10
+    finally:
+        stop.set()
+        rotating.join()
