@@ -94,6 +94,8 @@ def test_a_batch_is_split() -> None:
         split_batch(b"[]")
     with pytest.raises(InvalidRequest):
         split_batch(b"[" + b"1," * 1000 + b"1]")
+    with pytest.raises(InvalidRequest, match="Invalid Request"):
+        split_batch(b'{"a": [' + b"1," * 300_001 + b"1]}")
     with pytest.raises(ParseError):
         split_batch(b"[1")
     with pytest.raises(ParseError):
