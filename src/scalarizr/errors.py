@@ -6,6 +6,7 @@ the class (WIRE.md, "JSON-RPC"): programs read the code, people the message.
 
 from collections.abc import Mapping
 
+UNCHANGED = "Nothing was changed."
 Fact = str | int | float | bool | None | list["Fact"] | dict[str, "Fact"]
 
 
@@ -23,6 +24,16 @@ class ScalarizrError(Exception):
         self.message = message
         self.facts: dict[str, Fact] = dict(facts or {})
 
+    def say_further(self, sentence: str) -> None:
+        """Add a sentence to the message: for whoever knows more on the way up."""
+        self.message = f"{self.message.rstrip()} {sentence}"
+        self.args = (self.message,)
+
+    def begin_with(self, words: str) -> None:
+        """Put words before the message: for whoever knows on the way up what it is about."""
+        self.message = f"{words}{self.message}"
+        self.args = (self.message,)
+
     def facts_as_text(self) -> str | None:
         """Give the facts as one line of text, which is what clients of the founding dialect print; None without any."""
         return "; ".join(f"{name}: {fact}" for name, fact in self.facts.items()) or None
@@ -39,12 +50,14 @@ class InvalidParameter(ScalarizrError):
     code = -32602
 
     def __init__(self, parameter: str, got: str | None, expected: str) -> None:
-        super().__init__("Invalid params", {"parameter": parameter, "got": got, "expected": expected})
+        super().__init__(
+            "Invalid params", {"parameter": parameter, "got": got, "expected": expected, "note": UNCHANGED}
+        )
 
     def facts_as_text(self) -> str:
         """Name the parameter, what came and what was expected, in one sentence."""
         came = f"got {self.facts['got']}, " if self.facts["got"] is not None else ""
-        return f"{self.facts['parameter']}: {came}expected {self.facts['expected']}. Nothing was changed."
+        return f"{self.facts['parameter']}: {came}expected {self.facts['expected']}. {UNCHANGED}"
 
     def __str__(self) -> str:
         return f"{self.message}: {self.facts_as_text()}"

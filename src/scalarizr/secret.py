@@ -67,13 +67,16 @@ def revealed(value: Any) -> Any:
 
 def secrets_in(value: Any) -> list[str]:
     """Give every secret in plain data."""
-    if isinstance(value, Secret):
-        return [value.reveal()]
-    if isinstance(value, dict):
-        return [secret for item in value.values() for secret in secrets_in(item)]
-    if isinstance(value, list | tuple):
-        return [secret for item in value for secret in secrets_in(item)]
-    return []
+    found: list[str] = []
+    waiting: list[Any] = [value]
+    for one in waiting:
+        if isinstance(one, dict):
+            waiting.extend(one.values())
+        elif isinstance(one, (list, tuple)):
+            waiting.extend(one)
+        elif isinstance(one, Secret):
+            found.append(one.reveal())
+    return found
 
 
 def without(text: str, secrets: Iterable[str]) -> str:

@@ -185,6 +185,11 @@ def test_the_log_tells_who_called_what_and_how_it_ended(trial_agent: RunningAgen
     call(trial_agent, "/system", {"method": "load_average", "params": {}, "id": 1})
     call(trial_agent, "/system", {"method": "no\nsuch", "params": {}, "id": 1})
     call(trial_agent, "/trial", {"method": "sleep", "params": {"seconds": 0, "text": "shown"}, "id": 1})
+    # Lines are written behind the answer.
+    deadline = time.monotonic() + 20
+    while "call method=trial.sleep" not in trial_agent.log_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     lines = trial_agent.log_text().splitlines()
     good = next(line for line in lines if "method=system.load_average" in line)
     assert "from=127.0.0.1" in good and "took=" in good and good.endswith("ok") and " request=" in good
@@ -227,9 +232,9 @@ def test_a_kept_connection_that_the_agent_closed_is_made_anew(make_trial_agent: 
     for envelope in ("sealed", "founding"):
         with agent.client(envelope=envelope) as client:
             client.call("system.load_average")
-            connection = client._socket
+            kept = list(client._idle)
             client.call("system.load_average")
-            assert client._socket is connection is not None, "it was used again"
+            assert client._idle == kept and len(kept) == 1, "it was used again"
             time.sleep(2.5)
             assert len(client.call("system.load_average")) == 3
 

@@ -7,20 +7,37 @@ from pathlib import Path
 
 def fsync_directory(directory: Path) -> None:
     """Make the names in `directory` durable (fsync(2): a file's fsync does not cover its name)."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    _fsync(directory, os.O_DIRECTORY)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    _fsync(path, os.O_NOFOLLOW)
+
+
+def _fsync(path: Path, flag: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flag)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def write_file(path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+def write_file(
+    path: Path,
+    content: bytes,
+    *,
+    mode: int = 0o644,
+    owner: tuple[int, int] | None = None,
+    durable_name: bool = True,
+) -> None:
     """Create or replace a file atomically and durably: write beside it, fsync, rename, fsync the directory.
 
     :param path: the file; its directory exists.
     :param content: the whole new content.
     :param mode: permission bits, in force from the first byte.
     :param owner: (uid, gid), or None for the agent's own.
+    :param durable_name: False: the caller makes the name durable, with those of other files.
     :raises OSError: the old file, if any, is then as it was.
     """
     staged = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
@@ -41,7 +58,8 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[in
         with contextlib.suppress(FileNotFoundError):
             os.unlink(staged)
         raise
-    fsync_directory(path.parent)
+    if durable_name:
+        fsync_directory(path.parent)
 
 
 def make_private_directory(path: Path, mode: int = 0o700) -> None:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from scalarizr.errors import Busy
@@ -28,12 +29,24 @@ def try_lock(path: Path) -> int | None:
     return descriptor
 
 
+# Of the call that runs in this context: no other one sees them.
+_inherited: ContextVar[tuple[int, ...]] = ContextVar("inherited_locks", default=())
+
+
+def inherited_locks() -> tuple[int, ...]:
+    """Give the descriptors of the locks that programs started now hold with their caller."""
+    return _inherited.get()
+
+
 @contextlib.contextmanager
-def locked(path: Path, *, what: str, timeout: float = 30.0) -> Iterator[None]:
-    """Hold the lock file while the block runs. Blocks its thread: never called on the event loop.
+def locked(path: Path, *, what: str, timeout: float = 30.0, inherited: bool = False) -> Iterator[int]:
+    """Hold the lock file while the block runs; gives the descriptor that holds it. Blocks its thread: never called on
+    the event loop.
 
     :param what: the resource, for the message.
     :param timeout: seconds to wait at most.
+    :param inherited: programs that are run meanwhile hold it too: where this process is killed, whoever takes the lock
+        next finds them ended. Not for what starts a daemon.
     :raises Busy: it was not let go in time.
     """
     deadline = time.monotonic() + timeout
@@ -47,7 +60,10 @@ def locked(path: Path, *, what: str, timeout: float = 30.0) -> Iterator[None]:
             )
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
+    token = _inherited.set((*_inherited.get(), descriptor)) if inherited else None
     try:
-        yield
+        yield descriptor
     finally:
+        if token is not None:
+            _inherited.reset(token)
         os.close(descriptor)

@@ -2,17 +2,29 @@
 
 import contextlib
 import os
+import pwd
 import selectors
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from scalarizr.errors import OutsideFailure, TimedOut
+from scalarizr.host.locks import inherited_locks
 
 _CLEAN_ENVIRONMENT = ("PATH", "LANG", "TZ", "TMPDIR", "HOME", "USER", "LOGNAME")
+
+
+def clean_environment(added: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Give the small environment that programs get, with variables added."""
+    variables = {name: os.environ[name] for name in _CLEAN_ENVIRONMENT if name in os.environ}
+    variables.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    variables["LC_ALL"] = "C.UTF-8"
+    variables.update(added or {})
+    return variables
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -42,26 +54,27 @@ def run(
     environment: Mapping[str, str] | None = None,
     user: str | None = None,
     directory: str | os.PathLike[str] | None = None,
+    keep: Sequence[int] = (),
+    leaves_daemon: bool = False,
 ) -> Finished:
     """Run a program to its end.
 
     The program gets its own session; at the limit, and at its end, whatever is left of its process group is killed.
-    It inherits no descriptor and only a small environment.
+    It inherits no descriptor but those to keep, and only a small environment.
 
     :param command: the argument vector; the first is found on PATH. Never a shell.
     :param timeout: seconds to its end.
     :param input: what it reads on standard input; secrets go here, never into `command`.
     :param output_limit: bytes kept of each output; the rest is read and thrown away.
     :param environment: variables added to the small clean set.
-    :param user: account to run as; root only.
+    :param user: account to run as, with its groups; root only, but for the agent's own.
     :param directory: its working directory; `/` when None.
+    :param keep: descriptors that it holds, too, to its end: those of locks.
+    :param leaves_daemon: it may leave a process behind, which is killed only where the program failed or did not end:
+        a daemon needs a moment after its parent's end to get a session of its own (daemon(7)).
     :raises TimedOut: it did not end in time; everything it started in its group was killed.
     :raises OutsideFailure: it could not be started.
     """
-    variables = {name: os.environ[name] for name in _CLEAN_ENVIRONMENT if name in os.environ}
-    variables.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    variables["LC_ALL"] = "C.UTF-8"
-    variables.update(environment or {})
     name = os.fspath(command[0])
     try:
         process = subprocess.Popen(
@@ -70,11 +83,12 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=variables,
+            env=clean_environment(environment),
             cwd=directory or "/",
-            user=user,
+            **as_account(user),
             umask=0o022,  # what programs expect, whatever the agent's own is
             bufsize=0,
+            pass_fds=(*keep, *inherited_locks()),
         )
     except OSError as error:
         raise OutsideFailure(f"{name} could not be started: {error.strerror or error}.", {"program": name}) from error
@@ -86,7 +100,21 @@ def run(
             f"{name} did not end within {timeout:g} s and was stopped.", {"program": name, "limit": float(timeout)}
         ) from None
     finally:
-        _end_group(process)
+        _end_group(process, spared=leaves_daemon and process.returncode == 0)
+
+
+def as_account(name: str | None) -> dict[str, Any]:
+    """Give what makes a program run as an account: its groups, too, or the program would keep those of root."""
+    if name is None:
+        return {}
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        raise OutsideFailure(f"There is no account {name} on this host.", {"account": name}) from None
+    if account.pw_uid == os.geteuid() != 0:
+        return {}
+    groups = os.getgrouplist(name, account.pw_gid)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
 
 
 def _exchange(process: "subprocess.Popen[bytes]", data: bytes, deadline: float, limit: int) -> tuple[bytes, bytes]:
@@ -135,9 +163,10 @@ def _exchange(process: "subprocess.Popen[bytes]", data: bytes, deadline: float, 
             os.close(ended)
 
 
-def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+def _end_group(process: "subprocess.Popen[bytes]", *, spared: bool) -> None:
+    if not spared:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
