@@ -7,24 +7,27 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 directory, limit, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 steps = 0
+counting = threading.Lock()
 
 
 def counted(function):  # type: ignore[no-untyped-def]
     def call(*arguments, **options):  # type: ignore[no-untyped-def]
         global steps
-        steps += 1
-        if steps == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with counting:
+            steps += 1
+            if steps == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **options)
 
     return call
 
 
-for name in ("rename", "fsync", "unlink", "mkdir", "fchmod", "rmdir", "ftruncate"):
+for name in ("rename", "fsync", "unlink", "mkdir", "fchmod", "rmdir", "ftruncate", "symlink", "link"):
     setattr(os, name, counted(getattr(os, name)))
 whole_write, whole_open = os.write, os.open
 
@@ -36,15 +39,14 @@ def write_in_pieces(descriptor: int, data: bytes) -> int:
 
 os.write = write_in_pieces  # type: ignore[assignment]
 
-from scalarizr.changes.live_file import FileState  # noqa: E402
-from scalarizr.changes.transaction import Changes  # noqa: E402
+from scalarizr.changes.changes import Changes  # noqa: E402
+from scalarizr.changes.transaction import Effect  # noqa: E402
 
-assert FileState
 changes = Changes(directory / "state", logging.Logger("test"))
 with changes.transaction("trial", "trial.change") as transaction:
     transaction.write(directory / "one", b"new one\n")
     transaction.write(directory / "two", b"new two\n")
     transaction.write(directory / "three", b"made\n")
     transaction.delete(directory / "four")
-    transaction.apply()
+    transaction.apply(Effect(validate=lambda _files: "valid") if kind == "checked" else None)
 print(steps)

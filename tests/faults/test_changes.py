@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from scalarizr.changes.transaction import Changes
+from scalarizr.changes.changes import Changes
+from scalarizr.changes.journal import PlannedFile
+from scalarizr.changes.transaction import Effect
 from scalarizr.errors import OutsideFailure, PermissionRefused, Refused
 
 PROGRAM = Path(__file__).parent / "changing_program.py"
@@ -31,11 +34,19 @@ def found(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
+def visible(directory: Path) -> dict[str, bytes]:
+    """What a program that reads the live names finds; an empty file is as good as none to it."""
+    content = {
+        name: path.read_bytes() for name in ("one", "two", "three", "four") if (path := directory / name).exists()
+    }
+    return {name: text for name, text in content.items() if text}
+
+
 def changes(directory: Path) -> Changes:
     return Changes(directory / "state", logging.Logger("test"))
 
 
-@pytest.mark.parametrize("kind", ["renamed", "in-place"])
+@pytest.mark.parametrize("kind", ["renamed", "in-place", "checked"])
 def test_killed_at_any_step_it_is_the_old_set_or_the_new_one(tmp_path: Path, kind: str) -> None:
     limit, seen = 1, set()
     while True:
@@ -45,6 +56,8 @@ def test_killed_at_any_step_it_is_the_old_set_or_the_new_one(tmp_path: Path, kin
         command = [sys.executable, PROGRAM, directory, str(limit), kind]
         finished = subprocess.run(command, capture_output=True)
         assert finished.returncode in (0, -signal.SIGKILL), finished.stderr
+        if kind != "in-place":
+            assert visible(directory) in (OLD, NEW), f"a reader right after the kill before step {limit}"
         changes(directory).recover()
         after = found(directory)
         assert after in (OLD, NEW), f"killed before step {limit}: {after}"
@@ -52,6 +65,7 @@ def test_killed_at_any_step_it_is_the_old_set_or_the_new_one(tmp_path: Path, kin
         assert all((directory / name).stat().st_mode & 0o777 == 0o640 for name in ("one", "two"))
         pending = directory / "state" / "pending"
         assert not pending.exists() or not list(pending.iterdir())
+        assert not list((directory / "state").glob("objects/.*")), "what was begun to be written is swept up"
         changes(directory).recover()
         assert found(directory) == after, "a second recovery changes nothing"
         if finished.returncode == 0:
@@ -60,7 +74,8 @@ def test_killed_at_any_step_it_is_the_old_set_or_the_new_one(tmp_path: Path, kin
     assert after == NEW and seen == {True, False} and limit > 15
 
 
-def test_an_edit_after_the_crash_is_left_and_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("editor", ["rewrites", "renames"])
+def test_an_edit_after_the_crash_is_left_and_reported(tmp_path: Path, editor: str) -> None:
     prepare(tmp_path, "renamed")
     limit = 1
     while found(tmp_path).get("one") != NEW["one"]:
@@ -68,7 +83,11 @@ def test_an_edit_after_the_crash_is_left_and_reported(tmp_path: Path) -> None:
         if found(tmp_path).get("one") != NEW["one"]:
             changes(tmp_path).recover()
         limit += 1
-    (tmp_path / "one").write_bytes(b"a person's words\n")
+    if editor == "rewrites":
+        (tmp_path / "one").write_bytes(b"a person's words\n")
+    else:
+        (tmp_path / "edited").write_bytes(b"a person's words\n")
+        (tmp_path / "edited").rename(tmp_path / "one")
     (record,) = changes(tmp_path).recover()
     assert record.status == "conflict"
     assert found(tmp_path) == OLD | {"one": b"a person's words\n"}
@@ -85,7 +104,7 @@ def test_a_change_that_fails_puts_everything_back(tmp_path: Path) -> None:
     prepare(tmp_path, "renamed")
     with changes(tmp_path).transaction("trial", "trial.change") as transaction:
         transaction.write(tmp_path / "one", b"new")
-        transaction.write(tmp_path / "nowhere" / "two", b"new")
+        transaction.write(Path("/proc/nowhere/two"), b"new")
         with pytest.raises(OutsideFailure, match="Everything was put back"):
             transaction.apply()
     assert found(tmp_path) == OLD and not list((tmp_path / "state" / "pending").iterdir())
@@ -94,15 +113,76 @@ def test_a_change_that_fails_puts_everything_back(tmp_path: Path) -> None:
 def test_a_reload_that_fails_puts_everything_back(tmp_path: Path) -> None:
     prepare(tmp_path, "renamed")
 
-    def reload() -> None:
-        assert (tmp_path / "one").read_bytes() == b"new"
-        raise OutsideFailure("the server did not reload")
+    seen = []
+
+    class Stubborn:
+        """A program that loads the old set only."""
+
+        def validate(self, files: list[PlannedFile]) -> str:
+            return ""
+
+        def reload(self) -> None:
+            seen.append((tmp_path / "one").read_bytes())
+            if seen[-1] == b"new":
+                raise OutsideFailure("the server did not reload.")
+
+        def is_running(self) -> bool:
+            return True
+
+        def open_ports(self, files: list[PlannedFile]) -> None:
+            seen.append(b"open")
+
+        def close_ports(self) -> None:
+            seen.append(b"close")
 
     with changes(tmp_path).transaction("trial", "trial.change") as transaction:
         transaction.write(tmp_path / "one", b"new")
-        with pytest.raises(OutsideFailure, match="did not reload"):
-            transaction.apply(after=reload)
-    assert found(tmp_path) == OLD
+        transaction.write(tmp_path / "two", b"new")
+        with pytest.raises(OutsideFailure, match=r"did not reload\. Everything was put back as it was\."):
+            transaction.apply(Effect(service=Stubborn(), name="trial"))
+    assert found(tmp_path) == OLD and seen == [b"open", b"new", OLD["one"], b"close"]
+
+
+def test_what_the_journal_needs_is_written_while_the_program_checks_and_goes_with_a_refusal(tmp_path: Path) -> None:
+    prepare(tmp_path, "renamed")
+    apply(tmp_path, one=b"before\n")
+    objects = tmp_path / "state" / "objects"
+    known = sorted(objects.iterdir())
+
+    def refuse(_files: list[PlannedFile]) -> str:
+        for _ in range(500):
+            if list(objects.glob(".*")):
+                raise Refused("The program says no.")
+            time.sleep(0.01)
+        return ""
+
+    with changes(tmp_path).transaction("trial", "trial.change") as transaction:
+        transaction.write(tmp_path / "one", b"new\n")
+        with pytest.raises(Refused, match="says no"):
+            transaction.apply(Effect(validate=refuse))
+    assert sorted(objects.iterdir()) == known and found(tmp_path)["one"] == b"before\n"
+
+
+def test_what_was_swept_up_while_the_program_checked_is_written_again(tmp_path: Path) -> None:
+    prepare(tmp_path, "renamed")
+    apply(tmp_path, one=b"before\n")
+
+    def sweep(_files: list[PlannedFile]) -> str:
+        for _ in range(500):
+            if list((tmp_path / "state" / "objects").glob(".*")):
+                break
+            time.sleep(0.01)
+        changes(tmp_path).journal.sweep()
+        return ""
+
+    with changes(tmp_path).transaction("trial", "trial.change") as transaction:
+        transaction.write(tmp_path / "one", b"new\n")
+        record = transaction.apply(Effect(validate=sweep))
+    assert record is not None
+    assert [changes(tmp_path).journal.state(side).content for side in (record.files[0].old, record.files[0].new)] == [
+        b"before\n",
+        b"new\n",
+    ]
 
 
 def test_an_edit_at_the_same_moment_is_not_overwritten(tmp_path: Path) -> None:
@@ -160,7 +240,7 @@ def test_a_full_or_read_only_disk_leaves_the_old_set(tmp_path: Path) -> None:
                 transaction.apply()
         assert [path.name for path in disk.iterdir()] == ["one"] and (disk / "one").read_bytes() == b"old"
         with Changes(disk / "state", log).transaction("trial", "x") as transaction:
-            transaction.write(tmp_path / "two", b"x" * 100_000)
+            transaction.write(tmp_path / "two", os.urandom(100_000))
             with pytest.raises(OutsideFailure, match="Nothing was changed"):
                 transaction.apply()
         assert not (tmp_path / "two").exists()
@@ -177,9 +257,20 @@ def test_a_full_or_read_only_disk_leaves_the_old_set(tmp_path: Path) -> None:
 def test_finished_changes_are_kept_in_a_bounded_history(tmp_path: Path) -> None:
     for number in range(70):
         apply(tmp_path, one=f"{number}".encode())
-    history = changes(tmp_path).journal.history()
-    assert len(history) == 64 and history[0].files[0].new.content == b"69" and history[0].status == "applied"
+    journal = changes(tmp_path).journal
+    history = journal.history()
+    assert len(history) == 64 and journal.planned(history[0].files[0]).new.content == b"69"
+    assert history[0].status == "applied" and len(list((tmp_path / "state" / "objects").iterdir())) == 65
     assert os.stat(tmp_path / "state").st_mode & 0o777 == 0o700
+
+
+def test_as_many_as_the_settings_say(tmp_path: Path) -> None:
+    few = Changes(tmp_path / "state", logging.Logger("test"), keep=2)
+    for number in range(5):
+        with few.transaction("trial", "x") as transaction:
+            transaction.write(tmp_path / "one", f"{number}".encode())
+            transaction.apply()
+    assert [record.files[0].new.digest is not None for record in few.journal.history()] == [True, True]
 
 
 def test_two_programs_change_one_service_one_after_the_other(tmp_path: Path) -> None:

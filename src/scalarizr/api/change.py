@@ -1,6 +1,6 @@
 """The `change` namespace: what was changed, and the way back."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from scalarizr.api.parts import Parts
 from scalarizr.changes import history
@@ -18,6 +18,7 @@ class Change(TypedDict):
     service: str
     files: list[str]
     status: str
+    confirm_by: NotRequired[float]
 
 
 class FileChange(TypedDict):
@@ -37,6 +38,7 @@ class ShownChange(TypedDict):
     service: str
     files: list[FileChange]
     status: str
+    confirm_by: NotRequired[float]
 
 
 class ChangeAPI:
@@ -53,7 +55,8 @@ class ChangeAPI:
         """List the changes, newest first.
 
         :param limit: how many at most.
-        :return: `status` is `applied`, `reverted`, `conflict` or `failed`; `time` is in Unix seconds.
+        :return: `status` is `applied`, `waiting` (for its confirmation, until `confirm_by`), `reverted`, `conflict`
+            (something that a person edited was left as it is) or `failed`; times are in Unix seconds.
         """
         return [_shown(record) for record in self._changes.journal.history()[: max(limit, 0)]]
 
@@ -65,16 +68,20 @@ class ChangeAPI:
         :return: the same with the unified diff of each file; keys and other secrets are not shown.
         :raises NotFound: there is none of that id.
         """
-        record = history.find(self._changes, id)
-        files = [FileChange(**shown_file(file)) for file in record.files]  # type: ignore[typeddict-item]
-        return ShownChange(
-            id=record.id,
-            time=record.time,
-            method=record.method,
-            service=record.service,
-            files=files,
-            status=record.status,
-        )
+        record = self._changes.find(id)
+        files = [FileChange(**shown_file(self._changes.journal.planned(file))) for file in record.files]  # type: ignore[typeddict-item]
+        return ShownChange(**{**_shown(record), "files": files})
+
+    @command(resource="changes")
+    def confirm(self, id: str) -> Change:  # noqa: A002  the wire's name
+        """Keep a change that waits for its confirmation.
+
+        :param id: its id, which the call with `_confirm_within` gave.
+        :return: the change.
+        :raises NotFound: there is none of that id.
+        :raises Refused: it does not wait, or no longer: it is being taken back.
+        """
+        return _shown(self._changes.confirm(self._changes.find(id)))
 
     @command(resource="changes")
     def revert(self, id: str, reload: bool = True) -> Change:  # noqa: A002  the wire's name
@@ -86,12 +93,11 @@ class ChangeAPI:
         :raises NotFound: there is none of that id.
         :raises Refused: a later change, which is named, or a person touched a file of it since; nothing was changed.
         """
-        del reload  # no service belongs to what can be changed so far
-        return _shown(history.revert(self._changes, id))
+        return _shown(history.revert(self._changes, id, reload=reload))
 
 
 def _shown(record: Record) -> Change:
-    return Change(
+    change = Change(
         id=record.id,
         time=record.time,
         method=record.method,
@@ -99,3 +105,6 @@ def _shown(record: Record) -> Change:
         files=[file.path for file in record.files],
         status=record.status,
     )
+    if record.confirmation is not None and record.status == "waiting":
+        change["confirm_by"] = record.confirmation.by
+    return change

@@ -1,27 +1,47 @@
 """The journal: what a change is about to do, durable before it does it; and the bounded history of what was done.
 
-A change has a directory of its own. Under `pending/` it is not finished: the next start undoes it. Renamed to
-`history/` it is. The contents beside the record are what going back needs; they are never shown.
+A change has a directory of its own. Under `pending/` it is not finished: the next start undoes it, or tidies up behind
+it where its record says that it was applied. Renamed to `history/` it is. What files held is kept compressed under
+`objects/`, by its hash, once for all the changes that need it for going back; it is never shown where it is secret.
 """
 
+import contextlib
+import hashlib
 import os
 import shutil
+import threading
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import msgspec
 
 from scalarizr.changes.live_file import FileState
 from scalarizr.host.files import fsync_directory, make_private_directory, write_file
+from scalarizr.host.locks import locked
 
-KEPT = 64
 _RECORD = "record.json"
+_SMALL = 1 << 14  # of a record that is kept in memory
+
+Status = Literal["applying", "applied", "waiting", "reverted", "conflict", "failed"]
+
+
+class KeptState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a name held: as `FileState`, with the hash of the content in place of it."""
+
+    digest: str | None
+    mode: int = 0o644
+    owner: tuple[int, int] | None = None
+    attributes: dict[str, bytes] = {}
+    target: str | None = None
 
 
 class JournaledFile(msgspec.Struct, frozen=True):
     """One file of a change.
 
-    :param path: the live file.
+    :param path: the live name.
     :param old: what it was.
     :param new: what it becomes.
     :param in_place: it is rewritten, not renamed over.
@@ -29,10 +49,33 @@ class JournaledFile(msgspec.Struct, frozen=True):
     """
 
     path: str
+    old: KeptState
+    new: KeptState
+    in_place: bool = False
+    secret: bool = False
+
+
+class PlannedFile(msgspec.Struct, frozen=True):
+    """The same with the contents at hand."""
+
+    path: Path
     old: FileState
     new: FileState
     in_place: bool = False
     secret: bool = False
+
+
+class Confirmation(msgspec.Struct, frozen=True):
+    """Until when a change waits for its confirmation.
+
+    :param by: Unix time, for people and for a later boot.
+    :param since_boot: the same in seconds since boot, which no clock that is set moves.
+    :param boot: the kernel's id of this boot.
+    """
+
+    by: float
+    since_boot: float
+    boot: str
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -44,68 +87,172 @@ class Record(msgspec.Struct, frozen=True):
     :param service: what it changed.
     :param status: `applying` while it is in the journal.
     :param files: the live files.
+    :param confirmation: of one that nobody confirmed yet.
     """
 
     id: str
     time: float
     method: str
     service: str
-    status: Literal["applying", "applied", "reverted", "conflict", "failed"]
+    status: Status
     files: list[JournaledFile]
+    confirmation: Confirmation | None = None
+
+
+class Prepared:
+    """The contents of a change, being written beside the journal's objects while something else is waited for.
+
+    Until `Journal.begin` takes them they have names that nothing reads; what it does not take goes at the end. One that
+    cannot be written, or is swept up meanwhile, is written by `begin`.
+
+    :param objects: the directory of the objects.
+    :param files: what the change is about.
+    """
+
+    def __init__(self, objects: Path, files: Sequence[PlannedFile]) -> None:
+        self._objects = objects
+        self._token = os.urandom(8).hex()
+        self._contents = {
+            id(state.content): state.content for file in files for state in (file.new, file.old) if state.content
+        }
+        self._digests: dict[int, str] = {}
+        self._written: dict[str, Path] = {}
+
+    def __enter__(self) -> "Prepared":
+        self._thread = threading.Thread(target=self._write, name="journal-objects")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.join()
+        for place in self._written.values():
+            with contextlib.suppress(OSError):
+                os.unlink(place)
+
+    def digest(self, content: bytes) -> str:
+        """Give a content's hash."""
+        self._thread.join()
+        return self._digests.get(id(content)) or hashlib.sha256(content).hexdigest()
+
+    def take(self, digest: str, place: Path) -> bool:
+        """Make what was written an object; its name is not durable yet.
+
+        :return: whether there was something, whole and durable.
+        """
+        self._thread.join()
+        written = self._written.pop(digest, None)
+        if written is None:
+            return False
+        try:
+            os.rename(written, place)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):
+            for key, content in self._contents.items():
+                digest = hashlib.sha256(content).hexdigest()
+                self._digests[key] = digest
+                if digest not in self._written and not (self._objects / digest).exists():
+                    place = self._objects / f".{digest}.{self._token}"
+                    write_file(place, zlib.compress(content, 1), mode=0o600, durable_name=False)
+                    self._written[digest] = place
 
 
 class Journal:
     """The journal and the history below one directory.
 
     :param directory: made 0700 when first needed.
+    :param keep: how many finished changes are kept, those that wait for their confirmation apart.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keep: int) -> None:
+        self._directory = directory
+        self._kept = keep
         self._pending = directory / "pending"
         self._history = directory / "history"
+        self._objects = directory / "objects"
+        self._known: dict[Path, tuple[tuple[int, int, int], Record]] = {}
 
-    def begin(self, record: Record) -> None:
+    def prepare(self, files: Sequence[PlannedFile]) -> Prepared:
+        """Begin to write what a change needs for going back, should it be made; nothing of it counts before `begin`."""
+        return Prepared(self._objects, files)
+
+    def begin(self, record: Record, files: list[PlannedFile], prepared: Prepared | None = None) -> Record:
         """Write a change down, durably, before its first live byte.
 
+        :param record: all but its files.
+        :param prepared: what is written of it already.
+        :return: the record with them.
         :raises OSError: it was not written; nothing is left of it.
         """
-        for directory in (self._pending.parent, self._pending, self._history):
-            make_private_directory(directory)
-        forming = self._pending / f".{record.id}"
-        try:
-            forming.mkdir(mode=0o700)
-            write_file(forming / _RECORD, msgspec.json.encode(record), mode=0o600)
-            os.rename(forming, self._pending / record.id)
-        except BaseException:
-            shutil.rmtree(forming, ignore_errors=True)
-            raise
-        fsync_directory(self._pending)
+        for directory in (self._directory, self._pending, self._history, self._objects):
+            if not directory.is_dir():
+                make_private_directory(directory)
+                fsync_directory(directory.parent)
+        with self._alone():
+            forming = self._pending / f".{record.id}"
+            try:
+                kept = [
+                    JournaledFile(
+                        str(file.path),
+                        self._keep(file.old, prepared),
+                        self._keep(file.new, prepared),
+                        file.in_place,
+                        file.secret,
+                    )
+                    for file in files
+                ]
+                fsync_directory(self._objects)
+                record = msgspec.structs.replace(record, files=kept)
+                forming.mkdir(mode=0o700)
+                write_file(forming / _RECORD, msgspec.json.encode(record), mode=0o600)
+                os.rename(forming, self._pending / record.id)
+                fsync_directory(self._pending)
+            except BaseException:
+                for place in (forming, self._pending / record.id):
+                    shutil.rmtree(place, ignore_errors=True)
+                self._drop_unused_objects()
+                raise
+        return record
+
+    def settle(self, record: Record) -> None:
+        """Give a pending change its final status: from here on it is not undone any more."""
+        write_file(self._pending / record.id / _RECORD, msgspec.json.encode(record), mode=0o600)
 
     def finish(self, record: Record) -> None:
-        """Move a change into the history, under its final status. The rename is what makes it final."""
-        place = self._pending / record.id
-        write_file(place / _RECORD, msgspec.json.encode(record), mode=0o600)
-        os.rename(place, self._history / record.id)
+        """Move a change into the history: that is what ends it. Its status is `applied` where none was settled."""
+        os.rename(self._pending / record.id, self._history / record.id)
         fsync_directory(self._history)
         fsync_directory(self._pending)
-        for old in sorted(self._history.iterdir())[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+        with self._alone():
+            self._prune()
 
     def forget(self, record: Record) -> None:
         """Remove a change that was undone at once and changed nothing."""
-        shutil.rmtree(self._pending / record.id, ignore_errors=True)
+        with self._alone():
+            shutil.rmtree(self._pending / record.id, ignore_errors=True)
+            self._drop_unused_objects()
 
     def pending(self) -> list[Record]:
-        """Give the changes that did not come to their end, oldest first; what never was a whole journal is removed."""
-        if not self._pending.is_dir():
-            return []
-        records = []
-        for place in sorted(self._pending.iterdir()):
-            if place.name.startswith("."):
-                shutil.rmtree(place, ignore_errors=True)
-            else:
-                records.append(_read(place))
-        return records
+        """Give the changes that did not come to their end, oldest first."""
+        return self._records(self._pending)
+
+    def sweep(self) -> None:
+        """Remove what never became a whole journal: nothing was changed by it."""
+        if self._pending.is_dir():
+            with self._alone():
+                for left in self._pending.glob(".*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                for left in self._objects.glob(".*"):
+                    left.unlink(missing_ok=True)
+                for place in (*_places(self._pending), *_places(self._history)):
+                    if not (place / _RECORD).exists():
+                        shutil.rmtree(place, ignore_errors=True)
+                self._drop_unused_objects()
 
     def update(self, record: Record) -> None:
         """Give a finished change another status."""
@@ -113,11 +260,94 @@ class Journal:
 
     def history(self) -> list[Record]:
         """Give the finished changes, newest first."""
-        if not self._history.is_dir():
-            return []
-        return [_read(place) for place in sorted(self._history.iterdir(), reverse=True)]
+        return [_ended(record) for record in reversed(self._records(self._history))]
+
+    def place_of(self, record: Record) -> Path:
+        """Give the file in which a finished change is recorded."""
+        return self._history / record.id / _RECORD
+
+    def waiting(self, service: str | None = None) -> list[Record]:
+        """Give the changes that wait for a confirmation, of one service or all."""
+        return [
+            record
+            for record in self.history()
+            if record.status == "waiting" and (service is None or record.service == service)
+        ]
+
+    def state(self, kept: KeptState) -> FileState:
+        """Give back what a name held.
+
+        :raises OSError: it is not kept any more.
+        """
+        content = None if kept.digest is None else self._content(kept.digest)
+        return FileState(content, kept.mode, kept.owner, kept.attributes, kept.target)
+
+    def planned(self, file: JournaledFile) -> PlannedFile:
+        """Give a file of a change with its contents."""
+        return PlannedFile(Path(file.path), self.state(file.old), self.state(file.new), file.in_place, file.secret)
+
+    def _records(self, directory: Path) -> list[Record]:
+        """Give the records below a directory, oldest first; one without a record was being removed when it was cut off.
+
+        One that was read before and is still the same file is not read again.
+        """
+        records = []
+        for place in _places(directory):
+            file = place / _RECORD
+            with contextlib.suppress(FileNotFoundError):
+                status = file.stat()
+                mark = status.st_ino, status.st_mtime_ns, status.st_size
+                known = self._known.get(file)
+                if known is None or known[0] != mark:
+                    known = mark, msgspec.json.decode(file.read_bytes(), type=Record)
+                    if status.st_size <= _SMALL:
+                        self._known[file] = known
+                records.append(known[1])
+        if len(self._known) > 4 * self._kept:
+            self._known.clear()
+        return records
+
+    def _alone(self) -> contextlib.AbstractContextManager[int]:
+        # An object stands there before the record that names it: nobody may sweep in between.
+        return locked(self._directory / "journal-lock", what="the journal of changes")
+
+    def _keep(self, state: FileState, prepared: Prepared | None) -> KeptState:
+        digest = None
+        if state.content is not None:
+            digest = prepared.digest(state.content) if prepared else hashlib.sha256(state.content).hexdigest()
+            place = self._objects / digest
+            if not place.exists() and not (prepared and prepared.take(digest, place)):
+                write_file(place, zlib.compress(state.content, 1), mode=0o600, durable_name=False)
+        return KeptState(digest, state.mode, state.owner, state.attributes, state.target)
+
+    def _content(self, digest: str) -> bytes:
+        with open(self._objects / digest, "rb") as file:
+            return zlib.decompress(file.read())
+
+    def _prune(self) -> None:
+        records = self._records(self._history)
+        for record in records[: -self._kept]:
+            if record.status != "waiting":
+                shutil.rmtree(self._history / record.id, ignore_errors=True)
+        if len(records) > self._kept:
+            self._drop_unused_objects()
+
+    def _drop_unused_objects(self) -> None:
+        used = set()
+        for record in (*self._records(self._history), *self._records(self._pending)):
+            for file in record.files:
+                used |= {file.old.digest, file.new.digest}
+        for place in _places(self._objects):
+            if place.name not in used:
+                with contextlib.suppress(OSError):
+                    place.unlink()
 
 
-def _read(place: Path) -> Record:
-    with open(place / _RECORD, "rb") as file:
-        return msgspec.json.decode(file.read(), type=Record)
+def _places(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    return sorted(place for place in directory.iterdir() if not place.name.startswith("."))
+
+
+def _ended(record: Record) -> Record:
+    return msgspec.structs.replace(record, status="applied") if record.status == "applying" else record

@@ -1,4 +1,4 @@
-"""One live file: what it holds and how it is kept, replacing it whole, and putting it back."""
+"""One name in the file system: what it holds, how it is kept, staging what it shall become beside it."""
 
 import contextlib
 import errno
@@ -8,35 +8,49 @@ from pathlib import Path
 
 import msgspec
 
-from scalarizr.host.files import fsync_directory
 from scalarizr.host.mounts import mounts
 from scalarizr.host.paths import HostPaths
 
 
 class FileState(msgspec.Struct, frozen=True):
-    """A file as it is or shall be.
+    """A name as it is or shall be: a regular file, a symbolic link, or nothing.
 
-    :param content: its bytes; None: there is no such file.
-    :param mode: permission bits.
-    :param owner: (uid, gid).
-    :param attributes: extended attributes, access control lists and security labels among them.
+    :param content: a file's bytes; None: it is no file.
+    :param mode: a file's permission bits.
+    :param owner: a file's (uid, gid).
+    :param attributes: a file's extended attributes, access control lists and security labels among them.
+    :param target: what a symbolic link holds; None: it is no link.
     """
 
     content: bytes | None
     mode: int = 0o644
     owner: tuple[int, int] | None = None
     attributes: dict[str, bytes] = {}
+    target: str | None = None
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is nothing under the name."""
+        return self.content is None and self.target is None
+
+    def holds_the_same(self, other: "FileState") -> bool:
+        """Tell whether both hold the same, whatever their modes and owners."""
+        return self.content == other.content and self.target == other.target
 
 
 def read_state(path: Path) -> FileState:
-    """Read a file as it is.
+    """Read a name as it is; a link is read as a link.
 
-    :raises OSError: it cannot be read, or is no regular file.
+    :raises OSError: it cannot be read, or is neither a regular file nor a link.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
         return FileState(None)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return FileState(None, target=os.readlink(path))
     with open(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -53,24 +67,29 @@ def kept_in_place(path: Path) -> bool:
     """Tell whether a file cannot be replaced by a rename: a mount of its own (as /etc/hosts in containers), one with
     several names, or a kernel setting."""
     try:
-        status = os.stat(path)
+        status = os.lstat(path)
     except FileNotFoundError:
         return False
+    if stat.S_ISLNK(status.st_mode):
+        return False
     if status.st_nlink > 1 or str(path).startswith("/proc/"):
+        return True
+    # A mount of a file's own differs from its directory in its device or is found in the kernel's list. Only bind
+    # mounts within one device need the list.
+    if status.st_dev != os.stat(path.parent).st_dev:
         return True
     return any(mount.mpoint == str(path) for mount in mounts(HostPaths()))
 
 
-def staged_name(path: Path, change_id: str) -> Path:
-    """Give the name beside `path` under which its new content waits for the rename."""
-    return path.with_name(f".{path.name}.{change_id}.new")
+def beside(path: Path, change_id: str, what: str) -> Path:
+    """Give a name beside `path`, of one change, that no `*` matches."""
+    return path.with_name(f".{path.name}.{change_id}.{what}")
 
 
-def stage(path: Path, state: FileState, change_id: str) -> None:
-    """Write a file's new content beside it, durable, with owner, mode and attributes."""
+def stage(place: Path, state: FileState) -> None:
+    """Write a file as it shall become, durable, with owner, mode and attributes, under a name that nothing reads."""
     assert state.content is not None
-    staged = staged_name(path, change_id)
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         if state.owner is not None and state.owner != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, *state.owner)
@@ -87,19 +106,6 @@ def stage(path: Path, state: FileState, change_id: str) -> None:
         os.close(descriptor)
 
 
-def put(path: Path, state: FileState, change_id: str, *, in_place: bool) -> None:
-    """Make the live file what `state` says: by a rename, by rewriting it in place, or by removing it."""
-    if in_place and state.content is not None:
-        rewrite(path, state.content)
-        return
-    if state.content is None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-    else:
-        os.rename(staged_name(path, change_id), path)
-    fsync_directory(path.parent)
-
-
 def rewrite(path: Path, content: bytes) -> None:
     """Overwrite a file's content from its beginning: where it is cut off, new bytes stand before old ones."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -110,12 +116,6 @@ def rewrite(path: Path, content: bytes) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def drop_staged(path: Path, change_id: str) -> None:
-    """Remove what was staged and never renamed; on a file system that became read-only it stays."""
-    with contextlib.suppress(OSError):
-        os.unlink(staged_name(path, change_id))
 
 
 def half_written(live: bytes | None, old: bytes | None, new: bytes | None) -> bool:

@@ -1,11 +1,29 @@
-"""Dry runs: the same code as the change itself, up to the journal."""
+"""How the present call wants its change: only shown, kept only if confirmed, or together with those of other calls."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# Whether the present call only wants to see. One call's, by the context that it runs in.
+import msgspec
+
+if TYPE_CHECKING:
+    from scalarizr.changes.journal import Record
+
 _dry_run: ContextVar[bool] = ContextVar("dry_run", default=False)
+
+
+class Terms(msgspec.Struct):
+    """What a caller who wants to confirm asked for, and what became of it.
+
+    :param within: seconds until the change reverts by itself.
+    :param record: the change that waits; None where everything was so already and none does.
+    """
+
+    within: float
+    record: "Record | None" = None
+
+
+_terms: ContextVar[Terms | None] = ContextVar("confirmation_terms", default=None)
 
 
 class DryRun(Exception):
@@ -37,3 +55,29 @@ def preview(function: Callable[[], Any]) -> dict[str, Any]:
     finally:
         _dry_run.reset(token)
     return {"changes": [], "valid": True, "validator_output": "", "services": []}
+
+
+def confirmation_terms() -> Terms | None:
+    """Give what the present call asked for; None where its change needs no confirmation."""
+    return _terms.get()
+
+
+def confirmable(within: float, function: Callable[[], Any]) -> dict[str, Any]:
+    """Run a function so that its change reverts by itself unless it is confirmed in time.
+
+    :param within: seconds.
+    :return: `{result, change_id, confirm_by}`; the last two of the change that waits where all was so already, null
+        where none waits.
+    """
+    terms = Terms(within)
+    token = _terms.set(terms)
+    try:
+        result = function()
+    finally:
+        _terms.reset(token)
+    record = terms.record
+    return {
+        "result": result,
+        "change_id": record.id if record else None,
+        "confirm_by": record.confirmation.by if record and record.confirmation else None,
+    }
