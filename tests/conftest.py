@@ -1,12 +1,14 @@
 """What all tests share: an agent of their own, and leaving out, loudly, what cannot run here."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from network_namespace import FirewallThere, Host
 from running_agent import RunningAgent
 
 
@@ -17,16 +19,35 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for program in ("nginx", "apache2"):
+        if shutil.which(program) is None:
+            leave_out(items, program)
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        leave_out(items, "postgresql")
     if os.geteuid() != 0:
         for item in items:
             if item.get_closest_marker("root"):
                 item.add_marker(pytest.mark.skip(reason="LEFT OUT: needs root"))
 
 
+def leave_out(items: list[pytest.Item], program: str) -> None:
+    for item in items:
+        if item.get_closest_marker(program):
+            item.add_marker(pytest.mark.skip(reason=f"LEFT OUT: there is no {program}"))
+
+
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[RunningAgent]:
     with RunningAgent(tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def firewall(host: Host, tmp_path: Path) -> Iterator[FirewallThere]:
+    """The product's firewall on the host that a test has made."""
+    made = FirewallThere(host, tmp_path / "firewall.json")
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -50,9 +50,11 @@ class RunningAgent:
         )
         (self.etc / "scalarizr.toml").write_text(text)
 
-    def start(self, wait: bool = True) -> "RunningAgent":
+    def start(self, wait: bool = True, etc: str | None = None, directory: Path | None = None) -> "RunningAgent":
+        """Start it; `etc` as it is written on the command line, in a working directory."""
         self.process = subprocess.Popen(
-            [*self.command, "--etc", str(self.etc), "--listen", f"127.0.0.1:{self.port}"],
+            [*self.command, "--etc", etc or str(self.etc), "--listen", f"127.0.0.1:{self.port}"],
+            cwd=directory,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """The agent: everything is built here, once, from the settings, and handed down. Start and stop."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
@@ -12,11 +13,12 @@ from typing import Any, TypeVar
 
 from scalarizr.api.namespaces import ALIASES, NAMESPACES
 from scalarizr.assembly import build_parts
-from scalarizr.changes.mode import preview
+from scalarizr.changes.confirmation import seconds_left
+from scalarizr.changes.journal import Record
 from scalarizr.envelope.envelopes import Envelopes
 from scalarizr.envelope.key import ServerKey, WeakKey
 from scalarizr.envelope.replay import open_store, save_store
-from scalarizr.errors import NotConfigured
+from scalarizr.errors import NotConfigured, ScalarizrError
 from scalarizr.gate import WorkerGate
 from scalarizr.host.files import make_private_directory
 from scalarizr.host.locks import try_lock
@@ -30,6 +32,8 @@ from scalarizr.settings.load import BadSettings, load_settings, where_set
 from scalarizr.settings.model import Settings
 
 T = TypeVar("T")
+# Seconds until a change that could not be taken back in time is tried again.
+_TRY_AGAIN = 10.0
 
 
 class CannotStart(Exception):
@@ -53,7 +57,8 @@ class Agent:
         listen: Sequence[str] | None = None,
         namespaces: Mapping[str, str] = NAMESPACES,
     ) -> None:
-        self._etc = etc
+        # Workers and guards run in other directories.
+        self._etc = etc = etc.absolute()
         self._listen = listen
         self.settings = settings = load_settings(etc)
         key = _read_key(settings, etc)
@@ -79,16 +84,17 @@ class Agent:
         modules = [path.partition(":")[0] for path in namespaces.values()]
         self._operations = Operations(settings, self.log, worker_command(), modules)
         try:
-            self.parts = build_parts(settings, self.log, self._operations)
+            self.parts = build_parts(etc, settings, self.log, self._operations)
         except NotConfigured as error:
             self.close()
             raise CannotStart(error.message) from None
         self.registry = Registry(namespaces, ALIASES, self._build)
+        self._gate = WorkerGate(self._operations, etc, namespaces)
         self._dispatcher = Dispatcher(
             self.registry,
             self._executor,
-            WorkerGate(self._operations, etc, namespaces),
-            preview,
+            self._gate,
+            self.parts.changes,
             state / "locks",
             self.log,
             settings.api.queue,
@@ -109,7 +115,11 @@ class Agent:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unexpected)
         self.log.gather(loop.call_soon)
-        self.parts.changes.recover()
+        changes = self.parts.changes
+        changes.recover()
+        changes.on_waiting = lambda record: loop.call_soon_threadsafe(self._await_confirmation, record)
+        self._gate.on_waiting = self._await_confirmations
+        self._await_confirmations()
         listen = self._listen or self.settings.api.listen
         try:
             sockets = bind([listen] if isinstance(listen, str) else listen)
@@ -118,6 +128,10 @@ class Agent:
         self.addresses = [_address_text(listening.getsockname()) for listening in sockets]
         await self._operations.recover()
         await self._listener.listen(sockets)
+        if (self.settings.paths.state / "firewall.json").exists():
+            self._executor.submit(self._settle_ports)
+        if (self.settings.paths.state / "mongodb" / "monitoring.json").exists():
+            self.registry.methods("mongodb")  # which takes up again what keeps the monitoring agent running
         # What was built until now stays to the end: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
@@ -159,6 +173,35 @@ class Agent:
             self.log.info("stopped pid=%d", os.getpid())
         close_log(self.log)
         os.close(self._lock)
+
+    def _await_confirmations(self) -> None:
+        for record in self.parts.changes.journal.waiting():
+            self._await_confirmation(record)
+
+    def _await_confirmation(self, record: Record) -> None:
+        """Be there at the end of a change's wait, should its guard be gone by then."""
+        loop = asyncio.get_running_loop()
+        changes = self.parts.changes
+
+        def end() -> None:
+            with contextlib.suppress(RuntimeError):  # the agent stops at this very moment
+                self._executor.submit(take_back)
+
+        def take_back() -> None:
+            changes.recover()
+            if any(waiting.id == record.id for waiting in changes.journal.waiting()):
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(loop.call_later, _TRY_AGAIN, end)
+
+        loop.call_later(seconds_left(record) + 1, end)
+
+    def _settle_ports(self) -> None:
+        from scalarizr.api.configured import settle_ports
+
+        try:
+            settle_ports(self.parts)
+        except (ScalarizrError, OSError) as failure:
+            self.log.error("the firewall is not as it was left: %s", failure)
 
     def _unexpected(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.log.error("event loop: %s", context.get("message"), exc_info=context.get("exception"))

@@ -9,7 +9,6 @@ from typing import Any
 
 from scalarizr.operations.record import Job
 from scalarizr.operations.worker import run
-from scalarizr.platform_access import PlatformAccess, set_platform_access
 
 
 def perform(name: str, job: Job) -> Any:
@@ -22,16 +21,20 @@ def perform(name: str, job: Job) -> Any:
     """
     from scalarizr.api.namespaces import ALIASES
     from scalarizr.assembly import build_parts
+    from scalarizr.changes.mode import confirmable
     from scalarizr.logs import open_log
     from scalarizr.rpc.registry import Registry
     from scalarizr.settings.load import load_settings
 
     settings = load_settings(Path(job.extra["etc"]))
-    parts = build_parts(settings, open_log(settings, rotates=False), None)
+    parts = build_parts(Path(job.extra["etc"]), settings, open_log(settings, rotates=False), None)
     registry = Registry(job.extra["namespaces"], ALIASES, lambda kind: kind(parts))
     method = registry.find(name)
-    set_platform_access(None if job.platform_access is None else PlatformAccess(job.platform_access))
-    return method.function(**method.arguments(job.params))
+    arguments = method.arguments(job.params)
+    within = job.extra.get("confirm_within")
+    if within is None:
+        return method.function(**arguments)
+    return confirmable(within, lambda: method.function(**arguments))
 
 
 if __name__ == "__main__":

@@ -240,7 +240,9 @@ def test_old_records_are_pruned(make_trial_agent: Callable[[str], RunningAgent])
 
 def test_a_damaged_database_is_put_aside(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
-        started(client, "u").wait()
+        worker = started(client, "u").wait()["pid"]
+    # A worker that closes the database last writes every page of it once more.
+    wait_for(lambda: not Path(f"/proc/{worker}").exists())
     trial_agent.stop()
     database = trial_agent.state / "operations" / "operations.db"
     database.write_bytes(b"garbage" * 10_000)

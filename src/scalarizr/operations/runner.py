@@ -78,6 +78,8 @@ class Operations:
         # Known to be alive without a worker: being recorded, waiting for their turn; and being started.
         self._queued: set[str] = set()
         self._starting: set[str] = set()
+        # Their workers have ended, and what they left is being settled.
+        self._settling: set[str] = set()
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -137,7 +139,12 @@ class Operations:
         if record.status not in FINISHED and await self._aside(self._settle_if_dead, identity):
             record = await self._aside(self._found, identity)
             self._tell(identity)
+            self._spawn_task(self._undo_if_left(identity, _NO_JOB))
         return record
+
+    async def error_facts(self, identity: str) -> dict[str, Any]:
+        """Give what the error of an operation that failed says for programs."""
+        return await self._aside(self._store.error_facts, identity)
 
     async def cancel(self, identity: str) -> Record:
         """Ask an operation to stop. It cleans up after itself; after `[operations] cancel_timeout` it is killed.
@@ -326,6 +333,7 @@ class Operations:
             worker.process.wait()
         self._unwatch(worker)
         self._workers.pop(worker.identity, None)
+        self._settling.add(worker.identity)
         self._spawn_task(self._settle(worker))
 
     async def _settle(self, worker: _Worker) -> None:
@@ -335,8 +343,7 @@ class Operations:
             if worker.task == "undo":
                 await self._end_undo(worker)
                 return
-            await self._aside(self._settle_if_dead, identity)
-            record = await self._aside(self._found, identity)
+            record = await self._end_of(identity)
             self._log.info(
                 "operation id=%s name=%s %s%s",
                 identity,
@@ -349,7 +356,18 @@ class Operations:
         except ScalarizrError as error:
             self._log.error("operation id=%s cannot be settled: %s", identity, error.message)
         finally:
+            self._settling.discard(identity)
             self._start_waiting()
+
+    async def _end_of(self, identity: str) -> Record:
+        """Give the record of an operation whose worker has ended, in its final state."""
+        for _ in range(100):
+            record = await self._aside(self._found, identity)
+            if record.status in FINISHED or await self._aside(self._settle_unheld, identity):
+                break
+            # A program that the worker was just starting holds its lock, too, until it runs.
+            await asyncio.sleep(0.05)
+        return await self._aside(self._found, identity)
 
     async def _undo_if_left(self, identity: str, job: Job) -> None:
         if identity in await self._aside(self._store.uncleaned):
@@ -383,8 +401,12 @@ class Operations:
 
         :return: whether nobody does.
         """
-        if identity in self._queued or identity in self._starting or identity in self._workers:
+        known = (self._queued, self._starting, self._workers, self._settling)
+        if any(identity in some for some in known):
             return False
+        return self._settle_unheld(identity)
+
+    def _settle_unheld(self, identity: str) -> bool:
         try:
             lock = try_lock(self._lock_file(identity))
         except OSError as error:

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS operations (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, name TEXT NOT NULL, resource TEXT NOT NULL,
     params TEXT NOT NULL, status TEXT NOT NULL, result TEXT, error TEXT, error_code INTEGER, progress TEXT,
     pid INTEGER, cancel INTEGER NOT NULL DEFAULT 0, cleaning INTEGER NOT NULL DEFAULT 0,
-    created_at REAL NOT NULL, started_at REAL, finished_at REAL);
+    created_at REAL NOT NULL, started_at REAL, finished_at REAL, error_facts TEXT);
 CREATE UNIQUE INDEX IF NOT EXISTS one_at_a_time ON operations (name, resource)
     WHERE status IN ('new', 'in-progress') OR cleaning = 1;
 CREATE TABLE IF NOT EXISTS lines (
@@ -37,7 +37,12 @@ CREATE INDEX IF NOT EXISTS lines_of ON lines (operation);
 CREATE TABLE IF NOT EXISTS undo_steps (
     operation TEXT NOT NULL, number INTEGER NOT NULL, function TEXT NOT NULL, arguments TEXT NOT NULL,
     PRIMARY KEY (operation, number));
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
+"""
+# What brings the database of an older agent up to date. An older agent reads a newer database all the same.
+_SINCE_VERSION_1 = """
+ALTER TABLE operations ADD COLUMN error_facts TEXT;
+PRAGMA user_version = 2;
 """
 
 
@@ -111,21 +116,28 @@ class Store:
         result: Any = None,
         error: str | None = None,
         error_code: int | None = None,
+        error_facts: dict[str, Any] | None = None,
         cleaning: bool = False,
     ) -> bool:
         """Record an operation's end. The first end recorded counts.
+
+        With its completion the steps that would undo it are forgotten, in one transaction: whoever kills the worker
+        finds either all of it or nothing.
 
         :param cleaning: what it left has still to be undone: its resource stays taken.
         :return: whether this was the first.
         """
         text = msgspec.json.encode(result).decode() if result is not None else None
+        facts = msgspec.json.encode(error_facts).decode() if error_facts else None
         with self._write() as connection:
             changed = connection.execute(
-                "UPDATE operations SET status = ?, result = ?, error = ?, error_code = ?, cleaning = ?, "
-                f"finished_at = ? WHERE id = ? AND {_UNFINISHED}",
-                (status, text, error, error_code, int(cleaning), time.time(), identity),
+                "UPDATE operations SET status = ?, result = ?, error = ?, error_code = ?, error_facts = ?, "
+                f"cleaning = ?, finished_at = ? WHERE id = ? AND {_UNFINISHED}",
+                (status, text, error, error_code, facts, int(cleaning), time.time(), identity),
             ).rowcount
-        return changed == 1
+            if changed == 1 and status == "completed":
+                connection.execute("DELETE FROM undo_steps WHERE operation = ?", (identity,))
+        return bool(changed == 1)
 
     def finish_interrupted(self, identity: str) -> bool:
         """Record the end of an operation whose worker is dead.
@@ -198,11 +210,6 @@ class Store:
         """Forget a step that was undone, or need not be."""
         with self._write() as connection:
             connection.execute("DELETE FROM undo_steps WHERE operation = ? AND number = ?", (identity, number))
-
-    def forget_undo_steps(self, identity: str) -> None:
-        """Forget all steps of an operation that succeeded."""
-        with self._write() as connection:
-            connection.execute("DELETE FROM undo_steps WHERE operation = ?", (identity,))
 
     def undo_steps(self, identity: str) -> list[UndoStep]:
         """Give the steps to be undone, the last one first."""
@@ -293,6 +300,12 @@ class Store:
             finished_at=finished_at,
         )
 
+    def error_facts(self, identity: str) -> dict[str, Any]:
+        """Give what an operation's error says for programs."""
+        row = self._one("SELECT error_facts FROM operations WHERE id = ?", (identity,))
+        facts: dict[str, Any] = msgspec.json.decode(row[0]) if row and row[0] else {}
+        return facts
+
     def _one(self, statement: str, values: tuple[Any, ...]) -> Any:
         rows = self._all(statement, values)
         return rows[0] if rows else None
@@ -347,6 +360,8 @@ class Store:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 connection.executescript(_SCHEMA)
+            elif version == 1:
+                _bring_up_to_date(connection)
         except BaseException:
             connection.close()
             raise
@@ -376,6 +391,13 @@ class Store:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self.path}{ending}")
             return f"{self.path} was damaged ({verdict}); kept as {aside.name}, a new one is begun"
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    import sqlite3
+
+    with contextlib.suppress(sqlite3.OperationalError):  # another process was first
+        connection.executescript(_SINCE_VERSION_1)
 
 
 def is_finished(record: Record) -> bool:

@@ -19,6 +19,7 @@ from scalarizr.errors import ScalarizrError
 from scalarizr.operations.progress import Canceled, Running, set_current
 from scalarizr.operations.record import INTERRUPTED, Job, secrets_of
 from scalarizr.operations.store import Store
+from scalarizr.platform_access import PlatformAccess, set_platform_access
 from scalarizr.secret import masked, without
 
 Perform = Callable[[str, Job], Any]
@@ -40,6 +41,8 @@ def run(perform: Perform) -> int:
     secrets = secrets_of(job)
     running = Running(store, identity, secrets)
     set_current(running)
+    # Undoing a step takes the credentials that taking it took.
+    set_platform_access(None if job.platform_access is None else PlatformAccess(job.platform_access))
     if task == "undo":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         undo(store, identity, running, job)
@@ -66,16 +69,16 @@ def _perform(
         result = masked(perform(name, job))
         running.end()
         running.flush()
-        store.forget_undo_steps(identity)
         store.finish(identity, "completed", result=result)
     except BaseException as failure:  # noqa: BLE001  whatever it was, the record says so
         running.end()
         status, message, code = _described(failure, store, identity, secrets)
+        facts = failure.facts if isinstance(failure, ScalarizrError) else {}
         left = undo(store, identity, running, job)
         if left:
             message += f" Not undone: {', '.join(left)}; the log lines say why."
         running.flush()
-        store.finish(identity, status, error=message, error_code=code)
+        store.finish(identity, status, error=message, error_code=code, error_facts=_without_secrets(facts, secrets))
 
 
 def _described(failure: BaseException, store: Store, identity: str, secrets: list[str]) -> tuple[Any, str, int]:
@@ -89,6 +92,14 @@ def _described(failure: BaseException, store: Store, identity: str, secrets: lis
     # The agent reads a worker's standard error and puts it into its log.
     sys.stderr.write(f"internal error reference={reference}\n" + without(traceback.format_exc(), secrets))
     return "failed", f"An internal error happened; the agent's log explains it under {reference}.", -32603
+
+
+def _without_secrets(facts: Any, secrets: list[str]) -> Any:
+    if isinstance(facts, str):
+        return without(facts, secrets)
+    if isinstance(facts, dict):
+        return {name: _without_secrets(fact, secrets) for name, fact in facts.items()}
+    return [_without_secrets(fact, secrets) for fact in facts] if isinstance(facts, list) else facts
 
 
 def undo(store: Store, identity: str, running: Running, job: Job) -> list[str]:

@@ -1,13 +1,14 @@
 """From a request's text to its answer's: find the method, check its parameters, run it, tell how it ended."""
 
 import asyncio
+import contextlib
 import contextvars
 import hashlib
 import inspect
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,8 +35,12 @@ from scalarizr.rpc.registry import Method, Registry
 from scalarizr.rpc.types import checker
 from scalarizr.secret import masked, secrets_in, without
 
+# Seconds in which further calls gather behind a resource that was taken.
+_GATHERING = 0.015
 _PATIENCE = 30.0
 _boolean = checker(bool)
+_seconds = checker(int | float)
+_SHORTEST_WAIT, _LONGEST_WAIT = 5, 3600
 
 
 class QueueFull(Exception):
@@ -45,11 +50,31 @@ class QueueFull(Exception):
 class OperationGate(Protocol):
     """What runs long methods: start one, and wait for it."""
 
-    async def start(self, name: str, resource: str, arguments: dict[str, Any], access: PlatformAccess | None) -> str:
+    async def start(
+        self,
+        name: str,
+        resource: str,
+        arguments: dict[str, Any],
+        access: PlatformAccess | None,
+        confirm_within: float | None = None,
+    ) -> str:
         """Record and start it; gives its id."""
 
     async def outcome(self, operation_id: str) -> Any:
         """Wait for its end; gives its result or raises its error."""
+
+
+class ChangeModes(Protocol):
+    """How calls that change configuration may be made."""
+
+    def preview(self, function: Callable[[], Any]) -> Any:
+        """Only show what would change."""
+
+    def confirmable(self, within: float, function: Callable[[], Any]) -> Any:
+        """Make a change that reverts by itself after that many seconds, unless it is confirmed."""
+
+    def together(self, functions: Sequence[Callable[[], Any]]) -> list[tuple[Any, Exception | None]]:
+        """Make several calls' changes as one; gives each call's result or error."""
 
 
 class _Prepared(msgspec.Struct):
@@ -57,7 +82,16 @@ class _Prepared(msgspec.Struct):
     arguments: dict[str, Any]
     access: PlatformAccess | None
     dry_run: bool
+    confirm_within: float | None
     asynchronous: bool
+
+
+class _Waiting(msgspec.Struct):
+    """A call that waits for its resource, to be made together with others."""
+
+    prepared: _Prepared
+    context: contextvars.Context
+    outcome: "asyncio.Future[Any]"
 
 
 class Dispatcher:
@@ -66,7 +100,7 @@ class Dispatcher:
     :param registry: the methods.
     :param executor: runs what may wait.
     :param operations: runs what takes long.
-    :param preview: runs a function so that changes are only shown: gives what would change.
+    :param modes: how changes may be made.
     :param locks: directory of the lock files of resources.
     :param log: the agent's log.
     :param queue: calls that may run or wait at once.
@@ -77,7 +111,7 @@ class Dispatcher:
         registry: Registry,
         executor: Executor,
         operations: OperationGate,
-        preview: Callable[[Callable[[], Any]], Any],
+        modes: ChangeModes,
         locks: Path,
         log: AgentLog,
         queue: int,
@@ -85,10 +119,12 @@ class Dispatcher:
         self._registry = registry
         self._executor = executor
         self._operations = operations
-        self._preview = preview
+        self._modes = modes
         self._locks = locks
         self._log = log
         self._resources: dict[str, asyncio.Lock] = {}
+        self._waiting: dict[str, list[_Waiting]] = {}
+        self._crowded: dict[str, float] = {}
         self._running = 0
         self._prefix = uuid.uuid4().hex[:6]
         self._count = 0
@@ -181,17 +217,16 @@ class Dispatcher:
 
     def _prepare(self, call: Call, namespace: str) -> _Prepared:
         method = self._registry.find(call.method, within=namespace)
-        params, access, dry_run = call.params, None, False
+        params, access, dry_run, confirm_within = call.params, None, False, None
         if params and isinstance(params, dict):
             if "_platform_access_data" in params:
                 access = self._platform_access(params.pop("_platform_access_data"))
             if "_dry_run" in params:
                 dry_run = _boolean(params.pop("_dry_run"), "_dry_run")
+            if params.get("_confirm_within", 0) is None:
+                del params["_confirm_within"]
             if "_confirm_within" in params:
-                raise NotSupported(
-                    f"{method.name} takes no _confirm_within. Nothing was changed; call it without.",
-                    {"parameter": "_confirm_within"},
-                )
+                confirm_within = _confirmation(method, params.pop("_confirm_within"))
         if dry_run and not method.declaration.dry_run:
             raise NotSupported(
                 f"{method.name} knows no dry run. Nothing was changed; call it without _dry_run.",
@@ -203,10 +238,10 @@ class Dispatcher:
         arguments = method.arguments(params)
         if arguments:
             request_secrets.set((*request_secrets.get(), *secrets_in(arguments)))
-        asynchronous = bool(arguments.pop("async_", False)) if method.takes_async else False
+        asynchronous = bool(arguments.pop("async_", method.asynchronous_unless_told))
         if params and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("params method=%s %s", method.name, _shown_arguments(arguments))
-        return _Prepared(method, arguments, access, dry_run, asynchronous)
+        return _Prepared(method, arguments, access, dry_run, confirm_within, asynchronous)
 
     def _platform_access(self, data: Any) -> PlatformAccess | None:
         if data is None or data == []:  # an empty object, as PHP writes it
@@ -219,15 +254,19 @@ class Dispatcher:
         method = prepared.method
         declaration = method.declaration
         if prepared.dry_run:
-            return await self._in_thread(lambda: self._preview(lambda: method.function(**prepared.arguments)))
+            return await self._in_thread(lambda: self._modes.preview(lambda: method.function(**prepared.arguments)))
         if declaration.kind == "operation":
             resource = _resource(method, prepared.arguments)
-            identity = await self._operations.start(method.name, resource, prepared.arguments, prepared.access)
+            identity = await self._operations.start(
+                method.name, resource, prepared.arguments, prepared.access, prepared.confirm_within
+            )
             return identity if prepared.asynchronous else await self._operations.outcome(identity)
         if inspect.iscoroutinefunction(method.function):
             work: Awaitable[Any] = method.function(**prepared.arguments)
         elif declaration.kind == "command":
-            work = self._command(_resource(method, prepared.arguments), method, prepared.arguments)
+            resource = _resource(method, prepared.arguments)
+            alone = prepared.confirm_within is not None or not declaration.together
+            work = self._command(resource, prepared) if alone else self._command_together(resource, prepared)
         else:
             work = self._in_thread(lambda: method.function(**prepared.arguments))
         task = asyncio.ensure_future(work)
@@ -251,9 +290,68 @@ class Dispatcher:
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(self._executor, context.run, work)
 
-    async def _command(self, resource: str, method: Method, arguments: dict[str, Any]) -> Any:
-        """Run a command while it holds its resource: in this process by a lock that costs no thread, then across
-        processes."""
+    async def _command(self, resource: str, prepared: _Prepared) -> Any:
+        """Run a command while it holds its resource."""
+        function = _bound(prepared)
+        if prepared.confirm_within is not None:
+            within, whole = prepared.confirm_within, function
+            function = lambda: self._modes.confirmable(within, whole)  # noqa: E731
+        async with self._taken(resource) as deadline:
+            return await self._in_thread(lambda: self._holding(resource, deadline, function))
+
+    async def _command_together(self, resource: str, prepared: _Prepared) -> Any:
+        """Run a command with all that came for the same resource while it was taken: whoever gets it works for all."""
+        outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        mine = _Waiting(prepared, contextvars.copy_context(), outcome)
+        queue = self._waiting.setdefault(resource, [])
+        queue.append(mine)
+        try:
+            async with self._taken(resource) as deadline:
+                if not outcome.done() and time.monotonic() < self._crowded.get(resource, 0):
+                    # Those who were answered just now may have more to say: their next calls go along.
+                    await asyncio.sleep(_GATHERING)
+                if not outcome.done():
+                    calls, queue[:] = list(queue), []
+                    await self._work_for(resource, deadline, calls)
+                    if len(calls) > 1 or queue:
+                        self._crowded[resource] = time.monotonic() + 4 * _GATHERING
+        finally:
+            if mine in queue:
+                queue.remove(mine)
+        return await outcome
+
+    async def _work_for(self, resource: str, deadline: float, calls: list[_Waiting]) -> None:
+        def made_in_its_context(call: _Waiting) -> Callable[[], Any]:
+            return lambda: self._modes_inside(call)
+
+        functions = [made_in_its_context(call) for call in calls]
+        try:
+            outcomes = await self._in_thread(
+                lambda: self._holding(resource, deadline, lambda: self._modes.together(functions))
+            )
+        except Exception as failure:  # noqa: BLE001  it is each caller's
+            outcomes = [(None, failure)] * len(calls)
+        for call, (result, refusal) in zip(calls, outcomes, strict=True):
+            if call.outcome.done():
+                continue
+            if refusal is None:
+                call.outcome.set_result(result)
+            else:
+                call.outcome.set_exception(refusal)
+
+    def _modes_inside(self, call: _Waiting) -> Any:
+        """Make a call with all that is its own request's, in the present mode of changing."""
+        present = contextvars.copy_context()
+        for variable, value in call.context.items():
+            present.run(variable.set, value)
+        return present.run(_bound(call.prepared))
+
+    @contextlib.asynccontextmanager
+    async def _taken(self, resource: str) -> AsyncIterator[float]:
+        """Hold a resource in this process, by a lock that costs no thread.
+
+        :return: until when it may be waited for in other processes.
+        """
         lock = self._resources.setdefault(resource, asyncio.Lock())
         deadline = time.monotonic() + _PATIENCE
         try:
@@ -266,15 +364,15 @@ class Dispatcher:
                 {"resource": resource},
             ) from None
         try:
-            return await self._in_thread(lambda: self._holding(resource, deadline, method, arguments))
+            yield deadline
         finally:
             lock.release()
 
-    def _holding(self, resource: str, deadline: float, method: Method, arguments: dict[str, Any]) -> Any:
+    def _holding(self, resource: str, deadline: float, function: Callable[[], Any]) -> Any:
         self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = hashlib.sha256(resource.encode()).hexdigest()[:24]
         with locked(self._locks / name, what=resource, timeout=max(deadline - time.monotonic(), 0.1)):
-            return method.function(**arguments)
+            return function()
 
     def _ended(self, call: Call, caller: Caller, started: float, result: Any) -> bytes | None:
         text = result_text(result, call.id, call.modern) if call.id is not None else None
@@ -303,6 +401,22 @@ class Dispatcher:
             failure.message = without(failure.message, secrets)
             failure.facts = {name: _clean(fact, secrets) for name, fact in failure.facts.items()}
         return failure
+
+
+def _bound(prepared: _Prepared) -> Callable[[], Any]:
+    return lambda: prepared.method.function(**prepared.arguments)
+
+
+def _confirmation(method: Method, value: Any) -> float:
+    if not method.declaration.dry_run:
+        raise NotSupported(
+            f"{method.name} takes no _confirm_within. Nothing was changed; call it without.",
+            {"parameter": "_confirm_within"},
+        )
+    seconds: float = _seconds(value, "_confirm_within")
+    if not _SHORTEST_WAIT <= seconds <= _LONGEST_WAIT:
+        raise InvalidParameter("_confirm_within", str(value)[:60], "seconds, 5 to 3600")
+    return seconds
 
 
 def _resource(method: Method, arguments: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
         itself; all others run in a thread.
     :param resource: of a command or operation: what it holds while it runs; a name, or a function of the checked
         parameters that gives it.
+    :param together: a command whose calls, where several wait at once, may be made as one change.
     :param dry_run: whether it takes `_dry_run` (and `_confirm_within`).
     :param limit: seconds after which the caller gets an error; None for operations.
     """
@@ -32,6 +33,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     inline: bool = False
     resource: Resource = ""
     dry_run: bool = False
+    together: bool = False
     limit: float | None = None
 
 
@@ -47,9 +49,11 @@ def query(
     return mark if function is None else mark(function)
 
 
-def command(*, resource: Resource, dry_run: bool = False, limit: float = 120) -> Callable[[Function], Function]:
+def command(
+    *, resource: Resource, dry_run: bool = False, together: bool = False, limit: float = 120
+) -> Callable[[Function], Function]:
     """Declare a method that changes something quickly."""
-    return _marker(Declaration(kind="command", resource=resource, dry_run=dry_run, limit=limit))
+    return _marker(Declaration(kind="command", resource=resource, dry_run=dry_run, together=together, limit=limit))
 
 
 def operation(*, resource: Resource, dry_run: bool = False) -> Callable[[Function], Function]:

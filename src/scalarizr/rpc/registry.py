@@ -56,6 +56,11 @@ class Method(msgspec.Struct, frozen=True):
     def takes_async(self) -> bool:
         return self.declaration.kind == "operation"
 
+    @property
+    def asynchronous_unless_told(self) -> bool:
+        """Whether a call that says nothing of `async` gets the operation's id at once: its default in the signature."""
+        return any(parameter.keyword == "async_" and parameter.default is True for parameter in self.parameters)
+
     def arguments(self, params: dict[str, Any] | list[Any]) -> dict[str, Any]:
         """Check what came against the signature.
 
@@ -163,10 +168,9 @@ class Registry:
         built = self._build(getattr(importlib.import_module(module), class_name))
         methods = {}
         for name in dir(type(built)):
-            function = getattr(built, name, None)
-            declaration = declaration_of(function)
-            if declaration is not None and function is not None:
-                methods[name] = describe(f"{namespace}.{name}", function, declaration)
+            declaration = declaration_of(getattr(type(built), name, None))
+            if declaration is not None:
+                methods[name] = describe(f"{namespace}.{name}", getattr(built, name), declaration)
         return methods
 
 

@@ -41,7 +41,9 @@ def words_of(annotation: Any) -> str:
         return simple[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        return " or ".join(words_of(argument) for argument in arguments)
+        words = [words_of(argument) for argument in arguments]
+        # "a list, each an object, or null": what the last `or` belongs to.
+        return (", or " if any(", " in one for one in words[:-1]) else " or ").join(words)
     if origin is Literal:
         return "one of " + ", ".join(msgspec.json.encode(choice).decode() for choice in arguments)
     if origin is list:
@@ -72,7 +74,8 @@ def checker(annotation: Any) -> Check:
     if origin is tuple and Ellipsis not in arguments:
         return _tuple(annotation, [checker(argument) for argument in arguments])
     if annotation is dict or origin is dict:
-        return _mapping(annotation, checker(arguments[1]) if arguments else None)
+        item = arguments[1] if arguments else Any
+        return _mapping(annotation, None if item is Any else checker(item))
     if typing.is_typeddict(annotation):
         return _mapping(annotation, None)
     raise TypeError(f"no check is known for the annotation {annotation!r}")

@@ -116,6 +116,9 @@ def _from_toml(kind: type, value: object) -> object:
 
 
 def _expected(message: str, annotation: Any) -> str:
+    least = re.match(r"Expected `int` >= (\d+)", message)
+    if least:
+        return f"a whole number, {least[1]} or more"
     match = re.match(r"Expected `(.*?)`, got", message)
     if match:
         words = {"str": "text", "int": "a whole number", "bool": "true or false", "array": "a list"}

@@ -105,6 +105,10 @@ class Nginx(Section, frozen=True):
 
     binary: Annotated[Path | None, _about("The program; found by looking when not set.")] = None
     config_dir: Annotated[Path | None, _about("Its configuration directory.")] = None
+    manager: Annotated[
+        Literal["auto", "systemd", "sysv", "direct"],
+        _about('What starts and stops it; "auto" looks, "direct" is its own control (containers).'),
+    ] = "auto"
     template_directives: Annotated[
         Literal["safe", "any"], _about('"any" lifts the list of directives refused in templates.')
     ] = "safe"
@@ -117,9 +121,20 @@ class Apache(Section, frozen=True):
     control: Annotated[Path | None, _about("apachectl or apache2ctl.")] = None
     config_dir: Annotated[Path | None, _about("Its configuration directory.")] = None
     status_url: Annotated[str | None, _about("Where mod_status answers.")] = None
+    manager: Annotated[
+        Literal["auto", "systemd", "sysv", "direct"],
+        _about('What starts and stops it; "auto" looks, "direct" is its own control (containers).'),
+    ] = "auto"
     template_directives: Annotated[
         Literal["safe", "any"], _about('"any" lifts the list of directives refused in templates.')
     ] = "safe"
+
+
+class PostgresqlVolume(Section, frozen=True):
+    """The volume that a cluster lies on."""
+
+    type: Annotated[str, _about("Its type, as storage.create takes it.")]
+    id: Annotated[str, _about("Its id.")]
 
 
 class Postgresql(Section, frozen=True):
@@ -130,6 +145,14 @@ class Postgresql(Section, frozen=True):
     os_user: Annotated[str, _about("The account that owns the cluster.")] = "postgres"
     master_role: Annotated[str, _about("Role whose password reset_password sets.")] = "scalr_master"
     data_dir: Annotated[Path | None, _about("The cluster's data directory.")] = None
+    manager: Annotated[
+        Literal["auto", "systemd", "sysv", "direct"],
+        _about('What starts and stops it; "auto" looks, "direct" is pg_ctlcluster or pg_ctl (containers).'),
+    ] = "auto"
+    volume: Annotated[
+        PostgresqlVolume | None,
+        _about("The volume that holds the cluster, where storage.create did not make it: { type, id }."),
+    ] = None
 
 
 class MonitoringAgent(Section, frozen=True):
@@ -147,6 +170,9 @@ class Mongodb(Section, frozen=True):
     monitoring_agent: Annotated[
         str | MonitoringAgent | None, _about("Its package file or URL; with a checksum: { package, sha256 }.")
     ] = None
+    monitoring_dir: Annotated[
+        Path | None, _about("Where the monitoring agent is unpacked; beside the state directory when not set.")
+    ] = None
 
 
 class Backup(Section, frozen=True):
@@ -157,8 +183,14 @@ class Backup(Section, frozen=True):
     )
     endpoint_url: Annotated[str | None, _about("Of an S3-compatible store.")] = None
     compression: Annotated[str, _about('"zstd", with a level as "zstd:3", or "none".')] = "zstd"
-    jobs: Annotated[int | None, _about("Databases dumped at once; half the processors when not set.")] = None
+    jobs: Annotated[
+        int | None, _about("Databases dumped at once; when not set, half the processors and a small one.")
+    ] = None
     keep: Annotated[int | None, _about("How many backups are kept; all when not set.")] = None
+    lock_timeout: Annotated[Seconds, _about("How long a dump waits for a lock that somebody holds.")] = Seconds(300)
+    store_timeout: Annotated[
+        Seconds, _about("How long a request that the object store does not take is tried again; 280 s at most.")
+    ] = Seconds(180)
 
 
 class Storage(Section, frozen=True):
@@ -178,12 +210,45 @@ class Ec2(Section, frozen=True):
     avail_zone: Annotated[str | None, _about("Availability zone.")] = None
 
 
+class Gce(Section, frozen=True):
+    """Google Compute Engine; each found from the instance metadata service when not set."""
+
+    endpoint_url: Annotated[str | None, _about("Of the Compute Engine API.")] = None
+    metadata_url: Annotated[str, _about("The instance metadata service.")] = "http://metadata.google.internal"
+    project_id: Annotated[str | None, _about("Project of this server; the credentials may name another.")] = None
+    zone: Annotated[str | None, _about("Zone of this server.")] = None
+    instance: Annotated[str | None, _about("Name of this server's instance.")] = None
+
+
+class Openstack(Section, frozen=True):
+    """OpenStack; each found from the instance metadata service when not set."""
+
+    metadata_url: Annotated[str, _about("The instance metadata service.")] = "http://169.254.169.254"
+    instance_id: Annotated[str | None, _about("This server's UUID.")] = None
+    avail_zone: Annotated[str | None, _about("Availability zone of new volumes; the cloud's default when not set.")] = (
+        None
+    )
+
+
+class Cloudstack(Section, frozen=True):
+    """CloudStack; found from the instance metadata service when not set."""
+
+    metadata_url: Annotated[str, _about("The instance metadata service: the virtual router.")] = "http://data-server"
+    instance_id: Annotated[str | None, _about("This server's UUID.")] = None
+
+
 class Operations(Section, frozen=True):
     """Long operations."""
 
     keep: Annotated[Seconds, _about("How long a finished operation's record is kept.")] = Seconds(2 * 86400)
     parallel: Annotated[int, _about("Operations running at once; more wait their turn.")] = 4
     cancel_timeout: Annotated[Seconds, _about("Time a cancelled operation has to clean up by itself.")] = Seconds(30)
+
+
+class Changes(Section, frozen=True):
+    """The history of configuration changes."""
+
+    keep: Annotated[int, _about("How many changes are kept, with what it takes to go back."), msgspec.Meta(ge=1)] = 64
 
 
 class System(Section, frozen=True):
@@ -204,6 +269,7 @@ class Settings(Section, frozen=True):
     logs: Logs = Logs()
     environment: Environment = Environment()
     operations: Operations = Operations()
+    changes: Changes = Changes()
     system: System = System()
     nginx: Nginx = Nginx()
     apache: Apache = Apache()
@@ -212,3 +278,6 @@ class Settings(Section, frozen=True):
     backup: Backup = Backup()
     storage: Storage = Storage()
     ec2: Ec2 = Ec2()
+    gce: Gce = Gce()
+    openstack: Openstack = Openstack()
+    cloudstack: Cloudstack = Cloudstack()

@@ -5,7 +5,8 @@ import re
 import socket
 from pathlib import Path
 
-from scalarizr.changes.transaction import Changes, Transaction
+from scalarizr.changes.changes import Changes
+from scalarizr.changes.transaction import Transaction
 from scalarizr.errors import InvalidParameter
 from scalarizr.host.hosts_file import map_address
 from scalarizr.host.paths import HostPaths

@@ -122,3 +122,9 @@ def test_changes_are_named_and_live_ones_exist(tmp_path: Path) -> None:
         f"{section}.{key}" for section in Settings.__struct_fields__ for key in getattr(old, section).__struct_fields__
     }
     assert names >= LIVE
+
+
+def test_a_number_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "scalarizr.toml").write_text("[changes]\nkeep = 0\n")
+    with pytest.raises(BadSettings, match=r"\[changes\] keep: got 0, expected a whole number, 1 or more"):
+        load_settings(tmp_path)

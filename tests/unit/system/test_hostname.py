@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalarizr.changes.transaction import Changes
+from scalarizr.changes.changes import Changes
 from scalarizr.errors import InvalidParameter
 from scalarizr.host.hosts_file import map_address
 from scalarizr.host.paths import HostPaths
