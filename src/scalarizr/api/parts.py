@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scalarizr.changes.transaction import Changes
+    from pathlib import Path
+
+    from scalarizr.changes.changes import Changes
     from scalarizr.environment.source import EnvironmentSource
     from scalarizr.host.paths import HostPaths
     from scalarizr.operations.runner import Operations
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 class Parts:
     """The shared mechanisms.
 
+    :ivar etc: the agent's configuration directory.
     :ivar settings: the settings in force.
     :ivar host: where the host's trees are.
     :ivar log: the agent's log.
@@ -26,6 +29,7 @@ class Parts:
     :ivar operations: long work; None inside a worker, which is one itself.
     """
 
+    etc: Path
     settings: Settings
     host: HostPaths
     log: logging.Logger

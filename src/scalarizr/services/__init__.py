@@ -1,0 +1,1 @@
+"""Starting and stopping programs through whatever supervises them on this host."""
