@@ -1,0 +1,1 @@
+"""Object stores: where backups and uploaded snapshots go, all through one interface."""
