@@ -1,5 +1,6 @@
 """`scalarizr call`: one call, and where it is an operation its whole course."""
 
+import shlex
 from typing import Any
 
 import click
@@ -8,6 +9,7 @@ from scalarizr.cli.follow import follow
 from scalarizr.cli.output import print_json, print_preview, print_result
 from scalarizr.cli.parameters import read_parameters
 from scalarizr.cli.target import Target, connected, target_options
+from scalarizr.settings.load import default_etc
 
 
 @click.command()
@@ -60,4 +62,10 @@ def call(
     elif is_operation and not waits:
         print_json(result)
     else:
-        print_result(described.get("name", method), result, as_json=as_json)
+        print_result(described.get("name", method), result, as_json=as_json, options=_options_of(target))
+
+
+def _options_of(target: Target) -> str:
+    """Give the options with which a further command reaches the same agent with the same key."""
+    given = {"--etc": target.etc if target.etc != default_etc() else None, "--url": target.url, "--key": target.key}
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)

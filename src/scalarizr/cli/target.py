@@ -83,6 +83,14 @@ def local_url(settings: Settings) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _key_advice(error: ClientError) -> str:
+    if isinstance(error.__cause__, PermissionError):
+        return "The key is readable by root alone: sudo may be needed, or --key or --etc."
+    if isinstance(error.__cause__, FileNotFoundError):
+        return "Is this the agent's directory? --etc names another, --key a key; `scalarizr init` makes both."
+    return "--key names another one."
+
+
 @contextlib.contextmanager
 def connected(target: Target) -> Iterator[Client]:
     """Give a client, and end the program where a call of it fails: with a paragraph, and the status that says why."""
@@ -95,7 +103,7 @@ def connected(target: Target) -> Iterator[Client]:
         try:
             client = Client(url, key_file=key, envelope=target.envelope, timeout=target.timeout)
         except ClientError as error:
-            fail(UNAUTHENTICATED, f"{error} The key is readable by root alone: sudo may be needed, or --key or --etc.")
+            fail(UNAUTHENTICATED, f"{error} {_key_advice(error)}")
         except ValueError as error:
             fail(USAGE, f"{error}.")
         with client:

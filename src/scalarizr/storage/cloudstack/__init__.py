@@ -1,0 +1,1 @@
+"""CloudStack's volumes, through cs."""

@@ -1,0 +1,1 @@
+"""Google's persistent disks, through google-cloud-compute."""

@@ -1,0 +1,1 @@
+"""OpenStack's volumes (Cinder) and servers (Nova), through openstacksdk."""
