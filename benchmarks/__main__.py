@@ -1,4 +1,4 @@
-"""`python -m benchmarks [throughput] [memory] [start] [idle] [soak] [salt]`: measures, and prints a table."""
+"""`python -m benchmarks [start|idle|memory|throughput|nginx|apache|storage|databases|soak|salt …]` prints a table."""
 
 import signal
 import statistics
@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.databases import databases
 from benchmarks.load import Measured, ask_once, messages, send
 from benchmarks.salt import salt
+from benchmarks.storage import storage
 from benchmarks.subjects import cpu_seconds, free_port, installation, proportional_size, running, wake_ups
+from benchmarks.web_servers import apache, nginx
 from scalarizr.client import Client
 
 Row = tuple[str, str, str, str]
@@ -162,6 +165,10 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "idle": idle,
     "memory": memory,
     "throughput": throughput,
+    "nginx": nginx,
+    "apache": apache,
+    "storage": storage,
+    "databases": databases,
     "soak": soak,
     "salt": salt,
 }

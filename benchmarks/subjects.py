@@ -31,9 +31,12 @@ def wait_for_port(port: int) -> None:
 
 
 class Installation:
-    """A configuration directory of its own."""
+    """A configuration directory of its own.
 
-    def __init__(self, directory: Path) -> None:
+    :param settings: TOML that is added.
+    """
+
+    def __init__(self, directory: Path, settings: str = "") -> None:
         self.etc = directory
         self.key_file = directory / "private.d" / "keys" / "default"
         self.key_file.parent.mkdir(parents=True)
@@ -41,7 +44,7 @@ class Installation:
         self.key_file.chmod(0o600)
         self.port = free_port()
         (directory / "scalarizr.toml").write_text(
-            f'[api]\nlisten = "127.0.0.1:{self.port}"\n[paths]\nstate = "state"\nlogs = "logs"\n'
+            f'[api]\nlisten = "127.0.0.1:{self.port}"\n[paths]\nstate = "state"\nlogs = "logs"\n{settings}'
         )
 
     @property
@@ -54,9 +57,9 @@ class Installation:
 
 
 @contextlib.contextmanager
-def installation() -> Iterator[Installation]:
+def installation(settings: str = "") -> Iterator[Installation]:
     with tempfile.TemporaryDirectory() as directory:
-        yield Installation(Path(directory))
+        yield Installation(Path(directory), settings)
 
 
 @contextlib.contextmanager
