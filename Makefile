@@ -26,14 +26,17 @@ run: $(VENV)/run.done ## start an agent on 127.0.0.1:8010 with a configuration o
 
 test: $(VENV)/test.done ## install what the tests need, and run them all
 	@sh tests/install-servers.sh
+	@sh tests/install-ferretdb.sh
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -m "not long"
+	@$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile
 
 test-fast: $(VENV)/test.done ## unit tests alone, under a minute
 	@$(BIN)/python -m pytest -q tests/unit
 
 test-long: $(VENV)/test.done ## what takes longer: hundreds of kills, soaks
 	@sh tests/install-servers.sh
+	@sh tests/install-ferretdb.sh
+	@sh tests/install-vm.sh
 	@$(BIN)/python -m pytest -q --override-ini timeout=3600
 
 check: $(VENV)/test.done ## formatting, lint, types, layers
@@ -55,7 +58,7 @@ bench: $(VENV)/test.done ## measure, and print the table that docs/performance.m
 
 lock: $(VENV)/test.done ## pin the dependencies anew (needs uv)
 	@uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header --group build -o requirements/run.lock
-	@uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header --group build --group test --group check --group docs --group bench -c requirements/run.lock -o requirements/test.lock
+	@uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header --all-extras --group build --group test --group check --group docs --group bench -c requirements/run.lock -o requirements/test.lock
 
 clean: ## remove what was made here
 	@rm -rf $(VENV) build dist docs/_build

@@ -1,7 +1,9 @@
 """The asynchronous client against a real agent."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -35,6 +37,27 @@ def test_calls_are_awaited(make_trial_agent: Callable[[str], RunningAgent]) -> N
                 assert len(await api.system.load_average()) == 3, "the closed connection was made anew"
 
     asyncio.run(use())
+
+
+def test_calls_that_are_made_at_once_go_over_connections_of_their_own(
+    make_trial_agent: Callable[[str], RunningAgent],
+) -> None:
+    agent = make_trial_agent("").start()
+
+    async def took(calls: int, connections: int) -> float:
+        async with AsyncClient(agent.url, key_file=agent.key_file, connections=connections) as api:
+            await api.trial.sleep(seconds=0, text="warm")
+            started = time.monotonic()
+            texts = [str(number) for number in range(calls)]
+            answers = await asyncio.gather(*(api.trial.sleep(seconds=0.5, text=text) for text in texts))
+            assert answers == texts
+            return time.monotonic() - started
+
+    assert asyncio.run(took(4, 16)) < 1.5 <= asyncio.run(took(3, 1))
+    with agent.client() as client, ThreadPoolExecutor(4) as threads:
+        started = time.monotonic()
+        answers = threads.map(lambda text: client.trial.sleep(seconds=0.5, text=text), "abcd")
+        assert list(answers) == ["a", "b", "c", "d"] and time.monotonic() - started < 1.5
 
 
 def test_what_goes_wrong_is_told() -> None:

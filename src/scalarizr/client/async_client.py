@@ -1,6 +1,7 @@
-"""The asynchronous client: the same calls, awaited. Calls of one client go one after another over its connection."""
+"""The asynchronous client: the same calls, awaited. Those that are made at once go over connections of their own."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -10,6 +11,8 @@ from scalarizr.client.base import ATTEMPTS, CallingEnd
 from scalarizr.client.errors import AuthenticationFailed, Unreachable
 from scalarizr.client.exchange import Again, Received, Sent, make_call, read_answer, wire_names
 from scalarizr.client.operation import OperationRecord, outcome, pauses, read_record
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class AsyncOperation:
@@ -50,13 +53,13 @@ class AsyncClient(CallingEnd):
     """Calls an agent: `await AsyncClient("http://10.0.0.7:8010", key_file="server.key").system.load_average()`.
 
     :param url: where the agent is.
-    :param options: see `CallingEnd`: `key` or `key_file`, `envelope`, `timeout`, `connect_timeout`.
+    :param options: see `CallingEnd`: `key` or `key_file`, `envelope`, `timeout`, `connect_timeout`, `connections`.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._turn = asyncio.Lock()
+        self._idle: list[Streams] = []
+        self._turns = asyncio.Semaphore(self._connections)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -67,20 +70,14 @@ class AsyncClient(CallingEnd):
         await self.close()
 
     async def close(self) -> None:
-        """Close the kept connection."""
-        if self._streams is not None:
-            _, writer = self._streams
-            self._streams = None
-            writer.close()
-            try:
-                await writer.wait_closed()
-            except OSError:
-                return
+        """Close the kept connections."""
+        while self._idle:
+            await _close(self._idle.pop())
 
     async def call(self, method: str, /, **arguments: Any) -> Any:
         """Call a method; see `Client.call`. With `async_=True` gives an `AsyncOperation`."""
         params = wire_names(arguments)
-        async with self._turn:
+        async with self._turns:
             result = await self._call(method, params)
         if params.get("async") is True and isinstance(result, str):
             return AsyncOperation(self, result)
@@ -103,49 +100,47 @@ class AsyncClient(CallingEnd):
         raise AssertionError("the loop returns or raises")
 
     async def _exchange(self, sent: Sent, deadline: float) -> Received:
-        reused = self._streams is not None
+        kept = self._idle.pop() if self._idle else None
         try:
             async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
-                received = await self._exchange_once(sent)
-                if received is None and reused:
+                received = await self._exchange_once(sent, kept) if kept is not None else None
+                if received is None:
                     # As in the synchronous client: the same bytes once more, which cannot happen twice.
-                    received = await self._exchange_once(sent)
+                    received = await self._exchange_once(sent, await self._connect())
             if received is None:
                 raise Unreachable(f"{self._where()} closed the connection without an answer.")
         except TimeoutError:
-            await self.close()
             raise Unreachable(f"{self._where()} did not answer in time.") from None
         except OSError as error:
-            await self.close()
             raise Unreachable(f"{self._where()} cannot be reached: {error.strerror or error}.") from error
-        except BaseException:
-            await self.close()
-            raise
         return received
 
-    async def _exchange_once(self, sent: Sent) -> Received | None:
-        if self._streams is None:
-            self._streams = await self._connect()
-        reader, writer = self._streams
+    async def _exchange_once(self, sent: Sent, streams: Streams) -> Received | None:
+        """Send and receive; None where the connection was closed before any answer."""
+        reader, writer = streams
         received = Received()
+        whole = False
         try:
-            writer.write(sent.data)
-            while not received.complete:
-                data = await reader.read(65536)
-                if not data:
-                    break
-                received.feed(data)
-        except (ConnectionResetError, BrokenPipeError):
-            pass
-        if not received.kept:
-            await self.close()
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                writer.write(sent.data)
+                while not received.complete:
+                    data = await reader.read(65536)
+                    if not data:
+                        break
+                    received.feed(data)
+            whole = received.complete and received.kept
+        finally:
+            if whole:
+                self._idle.append(streams)
+            else:
+                await _close(streams)
         if received.complete:
             return received
         if received.started:
             raise Unreachable(f"{self._where()} closed the connection in the middle of an answer.")
         return None
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> Streams:
         context = None
         if self._place.tls:
             import ssl
@@ -153,3 +148,10 @@ class AsyncClient(CallingEnd):
             context = ssl.create_default_context()
         async with asyncio.timeout(self._connect_timeout):
             return await asyncio.open_connection(self._place.host, self._place.port, ssl=context)
+
+
+async def _close(streams: Streams) -> None:
+    _, writer = streams
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

@@ -60,6 +60,7 @@ class CallingEnd:
         since whoever sits in between could make the better one fail.
     :param timeout: seconds for a whole call.
     :param connect_timeout: seconds for a connection.
+    :param connections: how many calls may be under way at once; further ones wait.
     :raises ClientError: the key cannot be read or used.
     :raises ValueError: the URL or the envelope is none.
     """
@@ -73,11 +74,13 @@ class CallingEnd:
         envelope: str = "sealed",
         timeout: float = 150.0,
         connect_timeout: float = 5.0,
+        connections: int = 16,
     ) -> None:
         self._place = read_url(url)
         self._sealer = make_sealer(load_key(key, key_file), envelope)
         self._timeout = timeout
         self._connect_timeout = connect_timeout
+        self._connections = connections
 
     def __getattr__(self, namespace: str) -> Namespace:
         if namespace.startswith("_"):

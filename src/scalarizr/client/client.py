@@ -1,4 +1,4 @@
-"""The synchronous client: one kept connection, every answer verified before it is believed."""
+"""The synchronous client: kept connections, every answer verified before it is believed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Client(CallingEnd):
     """Calls an agent: `Client("http://10.0.0.7:8010", key_file="server.key").system.load_average()`.
 
     :param url: where the agent is.
-    :param options: see `CallingEnd`: `key` or `key_file`, `envelope`, `timeout`, `connect_timeout`.
+    :param options: see `CallingEnd`: `key` or `key_file`, `envelope`, `timeout`, `connect_timeout`, `connections`.
     """
 
     if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class Client(CallingEnd):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        self._socket: socket.socket | None = None
-        self._turn = threading.Lock()
+        self._idle: list[socket.socket] = []
+        self._turns = threading.Semaphore(self._connections)
 
     def __enter__(self) -> Client:
         return self
@@ -42,10 +42,9 @@ class Client(CallingEnd):
         self.close()
 
     def close(self) -> None:
-        """Close the kept connection."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        """Close the kept connections."""
+        while self._idle:
+            self._idle.pop().close()
 
     def call(self, method: str, /, **arguments: Any) -> Any:
         """Call a method.
@@ -58,7 +57,7 @@ class Client(CallingEnd):
         :raises Unreachable: no connection, or no answer in time.
         """
         params = wire_names(arguments)
-        with self._turn:
+        with self._turns:
             result = self._call(method, params)
         if params.get("async") is True and isinstance(result, str):
             return Operation(self, result)
@@ -81,50 +80,49 @@ class Client(CallingEnd):
         raise AssertionError("the loop returns or raises")
 
     def _exchange(self, sent: Sent, deadline: float) -> Received:
-        reused = self._socket is not None
         try:
-            received = self._exchange_once(sent, deadline)
-            if received is None and reused:
+            kept = self._idle.pop()
+        except IndexError:
+            kept = None
+        try:
+            received = self._exchange_once(sent, kept, deadline) if kept is not None else None
+            if received is None:
                 # The kept connection was closed meanwhile. The same bytes once more: had the agent taken them, it
                 # would refuse them now, so nothing happens twice.
-                received = self._exchange_once(sent, deadline)
+                received = self._exchange_once(sent, self._connect(), deadline)
             if received is None:
                 raise Unreachable(f"{self._where()} closed the connection without an answer.")
         except TimeoutError:
-            self.close()
             raise Unreachable(f"{self._where()} did not answer in time.") from None
         except OSError as error:
-            self.close()
             raise Unreachable(f"{self._where()} cannot be reached: {error.strerror or error}.") from error
-        except BaseException:
-            self.close()
-            raise
         return received
 
-    def _exchange_once(self, sent: Sent, deadline: float) -> Received | None:
+    def _exchange_once(self, sent: Sent, connection: socket.socket, deadline: float) -> Received | None:
         """Send and receive; None where the connection was closed before any answer."""
-        if self._socket is None:
-            self._socket = self._connect()
-        connection = self._socket
         received = Received()
+        whole = False
         try:
             connection.settimeout(max(deadline - time.monotonic(), 0.001))
             # A refusal may come before everything was sent; then it is the answer that counts.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(sent.data)
-            while not received.complete:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError
-                connection.settimeout(left)
-                data = connection.recv(65536)
-                if not data:
-                    break
-                received.feed(data)
-        except ConnectionResetError:
-            pass
-        if not received.kept:
-            self.close()
+            with contextlib.suppress(ConnectionResetError):
+                while not received.complete:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise TimeoutError
+                    connection.settimeout(left)
+                    data = connection.recv(65536)
+                    if not data:
+                        break
+                    received.feed(data)
+            whole = received.complete and received.kept
+        finally:
+            if whole:
+                self._idle.append(connection)
+            else:
+                connection.close()
         if received.complete:
             return received
         if received.started:
