@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from scalarizr.changes.changes import Changes
 from scalarizr.changes.journal import PlannedFile
 from scalarizr.changes.transaction import Effect
 from scalarizr.errors import OutsideFailure, PermissionRefused, Refused
+from scalarizr.host.processes import wait_until
 
 PROGRAM = Path(__file__).parent / "changing_program.py"
 OLD = {"one": b"old one\n", "two": b"old two, longer than the new\n", "four": b"goes\n"}
@@ -143,24 +143,28 @@ def test_a_reload_that_fails_puts_everything_back(tmp_path: Path) -> None:
     assert found(tmp_path) == OLD and seen == [b"open", b"new", OLD["one"], b"close"]
 
 
-def test_what_the_journal_needs_is_written_while_the_program_checks_and_goes_with_a_refusal(tmp_path: Path) -> None:
+def prepared(directory: Path) -> bool:
+    """Wait until everything that a change needs is written while its program checks it."""
+    return wait_until(lambda: bool(list(directory.glob(".one.*.old")) and list(directory.glob(".one.*.new"))), 20)
+
+
+def test_what_a_change_needs_is_written_while_the_program_checks_and_goes_with_a_refusal(tmp_path: Path) -> None:
     prepare(tmp_path, "renamed")
     apply(tmp_path, one=b"before\n")
     objects = tmp_path / "state" / "objects"
     known = sorted(objects.iterdir())
 
     def refuse(_files: list[PlannedFile]) -> str:
-        for _ in range(500):
-            if list(objects.glob(".*")):
-                raise Refused("The program says no.")
-            time.sleep(0.01)
-        return ""
+        assert prepared(tmp_path) and len(changes(tmp_path).journal.formed()) == 1
+        assert visible(tmp_path)["one"] == b"before\n"
+        raise Refused("The program says no.")
 
     with changes(tmp_path).transaction("trial", "trial.change") as transaction:
         transaction.write(tmp_path / "one", b"new\n")
         with pytest.raises(Refused, match="says no"):
             transaction.apply(Effect(validate=refuse))
-    assert sorted(objects.iterdir()) == known and found(tmp_path)["one"] == b"before\n"
+    assert sorted(objects.iterdir()) == known and found(tmp_path) == OLD | {"one": b"before\n"}
+    assert not list((tmp_path / "state" / "pending").iterdir())
 
 
 def test_what_was_swept_up_while_the_program_checked_is_written_again(tmp_path: Path) -> None:
@@ -168,11 +172,9 @@ def test_what_was_swept_up_while_the_program_checked_is_written_again(tmp_path: 
     apply(tmp_path, one=b"before\n")
 
     def sweep(_files: list[PlannedFile]) -> str:
-        for _ in range(500):
-            if list((tmp_path / "state" / "objects").glob(".*")):
-                break
-            time.sleep(0.01)
-        changes(tmp_path).journal.sweep()
+        assert prepared(tmp_path)
+        (record,) = changes(tmp_path).journal.formed()
+        changes(tmp_path).journal.drop_formed(record)
         return ""
 
     with changes(tmp_path).transaction("trial", "trial.change") as transaction:
@@ -183,6 +185,37 @@ def test_what_was_swept_up_while_the_program_checked_is_written_again(tmp_path: 
         b"before\n",
         b"new\n",
     ]
+
+
+def test_another_process_that_starts_meanwhile_leaves_what_is_prepared_alone(tmp_path: Path) -> None:
+    prepare(tmp_path, "renamed")
+
+    def start(_files: list[PlannedFile]) -> str:
+        assert prepared(tmp_path)
+        before = sorted(tmp_path.rglob("*"))
+        changes(tmp_path).recover()
+        assert sorted(tmp_path.rglob("*")) == before
+        return ""
+
+    with changes(tmp_path).transaction("trial", "trial.change") as transaction:
+        transaction.write(tmp_path / "one", b"new\n")
+        assert transaction.apply(Effect(validate=start)) is not None
+    assert found(tmp_path) == OLD | {"one": b"new\n"}
+
+
+def test_what_a_kill_while_the_program_checks_leaves_goes_with_the_next_change(tmp_path: Path) -> None:
+    prepare(tmp_path, "renamed")
+    if os.fork() == 0:
+        with changes(tmp_path).transaction("trial", "trial.change") as transaction:
+            transaction.write(tmp_path / "one", b"new\n")
+            transaction.apply(Effect(validate=lambda _files: prepared(tmp_path) and os._exit(9)))  # type: ignore[arg-type, return-value]
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 9
+    assert list(tmp_path.glob(".one.*")) and changes(tmp_path).journal.formed()
+    record = apply(tmp_path, one=b"other\n")
+    assert record is not None and not record.files[0].in_place  # type: ignore[attr-defined]
+    assert found(tmp_path) == OLD | {"one": b"other\n"} and not changes(tmp_path).journal.formed()
+    assert len(list((tmp_path / "state" / "objects").iterdir())) == 2
 
 
 def test_an_edit_at_the_same_moment_is_not_overwritten(tmp_path: Path) -> None:
@@ -281,5 +314,5 @@ def test_two_programs_change_one_service_one_after_the_other(tmp_path: Path) -> 
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(0.7)
         assert found(tmp_path) == OLD
-    other.communicate(timeout=20)
+    other.communicate(timeout=60)
     assert found(tmp_path) == NEW

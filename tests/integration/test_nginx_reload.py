@@ -71,7 +71,7 @@ def test_a_port_that_becomes_free_meanwhile_is_no_refusal(setup: Setup) -> None:
     log = setup.nginx.directory / "error.log"
 
     def let_go_at_the_first_complaint() -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while f":{other} failed" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.005)
         held.close()

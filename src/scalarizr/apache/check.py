@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from scalarizr.apache import tls_trial
 from scalarizr.apache.configuration import listen_ports_of
 from scalarizr.apache.named_certificates import mistake_in
 from scalarizr.apache.program import ApacheProgram, Description
@@ -108,26 +109,53 @@ class Checker:
             except OSError:
                 return None
 
+        conditions = described.conditions if described else None
+        contexts: dict[Path, list[list[tls_trial.Step]]] = {}
         for file in files:
-            if b"sslengine" not in (file.new.content or b"").lower():
+            if not re.search(rb"ssl(?:proxy)?engine", file.new.content or b"", re.IGNORECASE):
                 continue
+            text = (file.new.content or b"").decode("utf-8", "surrogateescape")
             mistake = mistake_in(
-                (file.new.content or b"").decode("utf-8", "surrogateescape"),
+                text,
                 read,
-                described.modules if described else None,
+                conditions,
                 gets_passphrases=lambda: described is None or _says(described, "sslpassphrasedialog"),
                 has_certificate_elsewhere=lambda: described is None or _says(described, "sslcertificatefile"),
             )
             if mistake is not None:
                 raise self._bad_certificate(file.path, *mistake, sources.get(file.path))
+            contexts[file.path] = list(tls_trial.steps_of(text, read, conditions))
+        if any(contexts.values()):
+            self._refuse_what_the_library_refuses(contexts, sources, described)
+
+    def _refuse_what_the_library_refuses(
+        self,
+        contexts: Mapping[Path, list[list[tls_trial.Step]]],
+        sources: Mapping[Path, Source],
+        described: Description | None,
+    ) -> None:
+        root = (described.run if described else self._program.run_config()).root
+        refusal = tls_trial.refused([steps for found in contexts.values() for steps in found], root)
+        if refusal is None:
+            return
+        step = refusal.step
+        path = next(path for path, found in contexts.items() if any(one is step for steps in found for one in steps))
+        own_suite = any(one.what == "ciphers" for steps in contexts[path] if step in steps for one in steps)
+        if step.names and not own_suite and (described is None or _says(described, "sslciphersuite", "@seclevel")):
+            return  # another level than the library's own, which is inherited
+        raise self._bad_certificate(
+            path, step.line, f"{step.said}: the TLS library says: {refusal.reason}", sources.get(path)
+        )
 
     def _bad_certificate(self, path: Path, line: int, words: str, source: Source | None) -> Refused:
         facts: dict[str, str | int | None] = {"file": str(path), "line": line + 1}
         where = f"In {path}, line {line + 1}: "
         if source is not None:
             own = source.numbers[line] if line < len(source.numbers) else 0
-            where = f"In {source.called}, {source.parameter}" + (f", line {own}: " if own else ": ")
-            facts |= {"parameter": source.parameter, "vhost": source.called, "template_line": own or None}
+            # The lines that were put in are those of the certificate that the caller named.
+            parameter = source.parameter if own else source.parameter.removesuffix("template") + "ssl_certificate_id"
+            where = f"In {source.called}, {parameter}" + (f", line {own}: " if own else ": ")
+            facts |= {"parameter": parameter, "vhost": source.called, "template_line": own or None}
             if source.index is not None:
                 facts["index"] = source.index
         return Refused(f"{where}{words}: Apache would end of it at its reload. Nothing was changed.", facts)
@@ -183,8 +211,11 @@ class Checker:
                 )
 
 
-def _says(described: Description, name: str) -> bool:
-    """Tell whether a directive stands somewhere outside of virtual hosts, as far as that can be told."""
+def _says(described: Description, name: str, mentioned: str = "") -> bool:
+    """Tell whether a directive stands somewhere outside of virtual hosts, as far as that can be told.
+
+    :param mentioned: in its arguments, in lower case.
+    """
     for path in described.files:
         with contextlib.suppress(OSError):
             text = path.read_text("utf-8", "surrogateescape")
@@ -197,6 +228,7 @@ def _says(described: Description, name: str) -> bool:
             if any(
                 not any(section == "virtualhost" for section, _arguments in one.within)
                 and not _ASKING_A_PERSON.search(one.arguments)
+                and mentioned in one.arguments.lower()
                 for one in found
             ):
                 return True

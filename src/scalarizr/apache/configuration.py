@@ -1,13 +1,16 @@
 """Reading the live configuration as a whole: which files are in it, which modules, which ports it listens on."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from scalarizr.apache.includes import applies
+from scalarizr.apache.conditions import Conditions
 from scalarizr.apache.program import ApacheProgram, Description
 from scalarizr.apache.syntax import BadSyntax, Directive, parse
 from scalarizr.changes.transaction import Transaction
 
+# The word itself, or lines that are continued, over whose end it may reach.
+_MAY_LISTEN = re.compile(rb"listen|\\\r?\n", re.IGNORECASE)
 _SERVED = re.compile(r"\((?P<path>/[^()]*):(?P<line>\d+)\)\s*$", re.MULTILINE)
 
 
@@ -19,27 +22,35 @@ def served_files(program: ApacheProgram) -> list[str]:
 
 
 def listening_ports(
-    described: Description, transaction: Transaction, modules: frozenset[str], *, leave_out: frozenset[Path]
+    described: Description,
+    transaction: Transaction,
+    modules: frozenset[str],
+    *,
+    leave_out: frozenset[Path],
+    also: Iterable[Path] = (),
 ) -> set[int]:
     """Give the ports that the configuration listens on.
 
     :param transaction: reads the files as they would be.
     :param modules: those that will be loaded.
     :param leave_out: files that are not looked at.
+    :param also: files that will be included, too.
     """
     ports: set[int] = set()
+    conditions = Conditions(modules, described.defines, described.version)
     # A file that comes new into a configuration's directory is included like those beside it.
     new = [file.path for file in transaction.plan if file.old.absent and file.path.suffix == ".conf"]
     directories = {path.parent for path in described.files}
-    for path in dict.fromkeys((*described.files, *(path for path in new if path.parent in directories))):
-        if path in leave_out:
+    for path in dict.fromkeys((*described.files, *(path for path in new if path.parent in directories), *also)):
+        content = b"" if path in leave_out else transaction.read(path) or b""
+        if not _MAY_LISTEN.search(content):
             continue
-        content = transaction.read(path)
         try:
-            directives = parse((content or b"").decode("utf-8", "surrogateescape"))
+            directives = parse(content.decode("utf-8", "surrogateescape"))
         except BadSyntax:
             continue
-        ports |= {port for one in directives if one.called("listen") and applies(one, modules) for port in _port(one)}
+        listens = [one for one in directives if one.called("listen") and conditions.hold_around(one)]
+        ports |= {port for one in listens for port in _port(one)}
     return ports
 
 

@@ -84,4 +84,4 @@ def after(described: Description, modules: frozenset[str], files: list[PlannedFi
 
 
 def _same(one: Description, other: Description) -> bool:
-    return one.run == other.run and one.modules == other.modules and set(one.files) == set(other.files)
+    return one.run == other.run and one.conditions == other.conditions and set(one.files) == set(other.files)

@@ -11,7 +11,7 @@ import msgspec
 
 from scalarizr.apache import tls_module
 from scalarizr.apache.check import Checker, Source
-from scalarizr.apache.configuration import listen_ports_of, listening_ports, served_files
+from scalarizr.apache.configuration import listening_ports, served_files
 from scalarizr.apache.expectation import Expectation, Known, Outdated, after
 from scalarizr.apache.parameters import Host
 from scalarizr.apache.ports import opened_ports_in, ports_text
@@ -233,10 +233,11 @@ class Hosting:
                 culprit = next((host for host in hosts if host.index == index), None) if index is not None else None
                 if all_or_nothing or culprit is None:
                     raise
-                bad.append(str(failure).removesuffix("Nothing was changed.").strip())
+                bad.append(str(failure))
                 hosts = [host for host in hosts if host is not culprit]
         paths = [str(self._path(host.hostname, host.port)) for host in hosts]
         if bad:
+            bad = [one.removesuffix("Nothing was changed.").strip() for one in bad]
             one, others = len(bad) == 1, "There was no other."
             if paths:
                 others = "The other one was applied." if len(paths) == 1 else f"The other {len(paths)} were applied."
@@ -417,6 +418,7 @@ class Hosting:
                 has_chain = transaction.exists(chain)
                 return CertificatePaths(str(certificate), str(key), str(chain) if has_chain else None)
             failure.say_further(f"({parameter}.) Nothing was changed.")
+            failure.facts["parameter"] = parameter
             raise
         checked = check_certificate(found, self._log)
         transaction.write(certificate, checked.certificate.encode(), mode=0o644)
@@ -432,14 +434,13 @@ class Hosting:
         ports_file = self._hosts / _PORTS
         present = self._present(plan.transaction)
         wanted = {port for _name, port in present}
-        own_hosts = {self._path(name, port) for name, port in present}
         others = listening_ports(
-            plan.described, plan.transaction, plan.modules, leave_out=frozenset({ports_file, *own_hosts})
+            plan.described,
+            plan.transaction,
+            plan.modules,
+            leave_out=frozenset({ports_file}),
+            also=[self._path(name, port) for name, port in present],
         )
-        for path in own_hosts:
-            content = plan.transaction.read(path) or b""
-            if b"isten" in content:
-                others |= listen_ports_of(content.decode("utf-8", "surrogateescape"))
         missing = wanted - others
         opened = (opened_ports_in(plan.transaction.read(ports_file)) | plan.allowed) & wanted
         if missing or opened or plan.transaction.exists(ports_file):

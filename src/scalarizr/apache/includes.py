@@ -10,16 +10,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from scalarizr.apache.syntax import BadSyntax, Directive, parse
+from scalarizr.apache.conditions import Conditions
+from scalarizr.apache.syntax import BadSyntax, parse
 
 _MOST = 2000
 
 
-def included_files(main: Path, root: Path, modules: frozenset[str]) -> tuple[Path, ...]:
+def included_files(main: Path, root: Path, conditions: Conditions) -> tuple[Path, ...]:
     """Give a main configuration's own files in the order in which they are first read, itself the first.
 
     :param root: the ServerRoot.
-    :param modules: those that are loaded.
+    :param conditions: which parts of it are read.
     """
     found: dict[Path, None] = {}
     waiting = [main]
@@ -33,26 +34,10 @@ def included_files(main: Path, root: Path, modules: frozenset[str]) -> tuple[Pat
             waiting[:0] = [
                 file
                 for one in directives
-                if one.called("include", "includeoptional") and one.words and applies(one, modules)
+                if one.called("include", "includeoptional") and one.words and conditions.hold_around(one)
                 for file in _meant(root / one.words[0])
             ]
     return tuple(found)
-
-
-def applies(one: Directive, modules: frozenset[str]) -> bool:
-    """Tell whether the conditions around a directive hold: `<IfModule>`; a `<IfDefine>` holds if it is negated."""
-    for name, arguments in one.within:
-        wanted = arguments.strip()
-        negated = wanted.startswith("!")
-        wanted = wanted.lstrip("!").strip()
-        if name == "ifmodule":
-            # `ssl_module`, or the source file's name `mod_ssl.c`.
-            known = wanted in modules or f"{wanted.removeprefix('mod_').removesuffix('.c')}_module" in modules
-            if known == negated:
-                return False
-        elif name == "ifdefine" and not negated:
-            return False
-    return True
 
 
 def _meant(path: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ is said.
 
 from collections.abc import Callable, Iterator
 
-from scalarizr.apache.includes import applies
+from scalarizr.apache.conditions import Conditions
 from scalarizr.apache.syntax import Directive, parse
 from scalarizr.certificates import belong_together, problem_of_certificate, problem_of_key
 
@@ -24,7 +24,7 @@ Read = Callable[[str], bytes | None]
 def mistake_in(
     text: str,
     read: Read,
-    modules: frozenset[str] | None = None,
+    conditions: Conditions | None = None,
     *,
     gets_passphrases: Callable[[], bool] = lambda: True,
     has_certificate_elsewhere: Callable[[], bool] = lambda: True,
@@ -33,7 +33,7 @@ def mistake_in(
 
     :param text: of a file of the configuration.
     :param read: gives what a file will hold under the name that is written there; None: it cannot be told.
-    :param modules: those that will be loaded; None: unknown.
+    :param conditions: what holds when it is loaded; None: unknown.
     :param gets_passphrases: whether a program gives Apache the passphrases of encrypted keys.
     :param has_certificate_elsewhere: whether virtual hosts inherit a certificate.
     :return: the line, from 0, and what is wrong there; None: nothing.
@@ -41,7 +41,7 @@ def mistake_in(
     """
     directives = parse(text)
     for section in (one for one in directives if one.is_section and one.called("virtualhost")):
-        inner = [one for one in directives if section.first < one.first < section.closes and _holds(one, modules)]
+        inner = [one for one in directives if section.first < one.first < section.closes and _holds(one, conditions)]
         engine = [one for one in inner if one.called("sslengine") and one.words]
         if not engine or engine[-1].words[0].lower() != "on":
             continue
@@ -49,7 +49,7 @@ def mistake_in(
             return mistake
         # A macro or an included file may name one.
         named = any(one.called("sslcertificatefile", *_HELPERS) for one in inner)
-        told = modules is not None and "md_module" not in modules
+        told = conditions is not None and "md_module" not in conditions.modules
         if told and not named and not has_certificate_elsewhere():
             return engine[-1].first, "SSLEngine is on, and there is no SSLCertificateFile"
     return None
@@ -82,7 +82,7 @@ def _mistakes(inner: list[Directive], read: Read, gets_passphrases: Callable[[],
         yield one.first, f"{one.name} {one.words[0]} holds no {what}"
 
 
-def _holds(one: Directive, modules: frozenset[str] | None) -> bool:
-    if modules is not None:
-        return applies(one, modules)
+def _holds(one: Directive, conditions: Conditions | None) -> bool:
+    if conditions is not None:
+        return conditions.hold_around(one)
     return not any(name in ("ifdefine", "ifmodule") and arguments.startswith("!") for name, arguments in one.within)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from scalarizr.apache.conditions import Conditions
 from scalarizr.apache.includes import included_files
 from scalarizr.apache.layout import DEBIAN, LAYOUTS, RED_HAT, Layout
 from scalarizr.apache.sysconfig import options_in, variables_beside
@@ -31,6 +32,7 @@ _PID_FILE_LIMIT = 10.0
 _INCLUDED = re.compile(r"^\s*\([^)]*\)\s+(?P<path>/.*)$", re.MULTILINE)
 _LISTEN = re.compile(r"^[ \t]*Listen[ \t]+(?:\S+:)?(\d+)", re.MULTILINE | re.IGNORECASE)
 _PID_FILE = re.compile(r"\bAPACHE_PID_FILE=(?P<path>/\S+)")
+_DEFINED = re.compile(r"^Define: (?P<name>[^=\s]+)", re.MULTILINE)
 _MODULE = re.compile(r"^ (?P<name>\w+_module) ", re.MULTILINE)
 # ServerLimit where nothing is said of it; with the worker MPM a new process shares the place of one that finishes.
 _PLACES = {"mpm_event_module": 16, "mpm_prefork_module": 256}
@@ -63,11 +65,20 @@ class Description(msgspec.Struct, frozen=True):
     :param run: how it runs.
     :param files: all of its files.
     :param modules: the loaded modules, such as `ssl_module`.
+    :param defines: what is defined, by `-D` or `Define`.
+    :param version: such as `2.4.62`; empty: unknown.
     """
 
     run: RunConfig
     files: tuple[Path, ...]
     modules: frozenset[str]
+    defines: frozenset[str] = frozenset()
+    version: str = ""
+
+    @property
+    def conditions(self) -> Conditions:
+        """What its configuration may ask of it."""
+        return Conditions(self.modules, self.defines, self.version)
 
 
 class ApacheProgram:
@@ -199,12 +210,12 @@ class ApacheProgram:
         text = said.stdout.decode("utf-8", "replace")
         if said.returncode != 0 or "PidFile" not in text:
             raise OutsideFailure(f"The live configuration is not valid: {plain_words(said)}")
-        described = read_description(text, self.config_dir)
+        described = msgspec.structs.replace(read_description(text, self.config_dir), version=self.version())
         self._described = self._stamp(), described.run
         files = tuple(dict.fromkeys([self.main_config, *described.files]))
         if not described.files:
             # 2.4.6 of Red Hat 7 knows no DUMP_INCLUDES.
-            files = included_files(self.main_config, described.run.root, described.modules)
+            files = included_files(self.main_config, described.run.root, described.conditions)
         return msgspec.structs.replace(described, files=files)
 
     def run_config(self) -> RunConfig:
@@ -223,10 +234,16 @@ class ApacheProgram:
         return tuple((path.stat().st_mtime_ns, path.stat().st_ino) for path in paths if path.exists())
 
     def version(self) -> str:
-        """Give its version, such as `2.4.62`."""
-        said = run([self.binary, "-v"], timeout=10)
-        match = re.search(rb"Apache/([0-9.]+)", said.stdout)
-        return match[1].decode() if match else ""
+        """Give its version, such as `2.4.62`; asked again where the program was replaced."""
+        with contextlib.suppress(OSError):
+            found = self.binary.stat()
+            stamp = found.st_ino, found.st_mtime_ns
+            if self._version[0] != stamp:
+                match = re.search(rb"Apache/([0-9.]+)", run([self.binary, "-v"], timeout=10).stdout)
+                self._version = stamp, match[1].decode() if match else ""
+        return self._version[1]
+
+    _version: tuple[object, str] = None, ""
 
     # Its state
 
@@ -446,6 +463,7 @@ def read_description(text: str, config_dir: Path) -> Description:
         ),
         tuple(Path(match["path"].strip()) for match in _INCLUDED.finditer(text)),
         frozenset(match["name"] for match in _MODULE.finditer(text)),
+        frozenset(match["name"] for match in _DEFINED.finditer(text)),
     )
 
 

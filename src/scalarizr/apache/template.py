@@ -65,7 +65,8 @@ def check_template(content: str, parameter: str, *, any_directive: bool) -> Host
     """
     if len(content) > _LARGEST:
         raise InvalidParameter(parameter, f"{len(content)} characters", f"{_LARGEST} at most")
-    text = content.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    # Some editors begin a file with a byte order mark.
+    text = content.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
     bad = re.search(r"[^\t\n\x20-\x7e\x80-\U0010ffff]", text)
     if bad:
         raise _mistake(parameter, text.count("\n", 0, bad.start()) + 1, "a control character", "text")

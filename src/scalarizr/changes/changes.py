@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from scalarizr.changes.confirmation import seconds_left
-from scalarizr.changes.journal import Journal, Record
+from scalarizr.changes.journal import Journal, PlannedFile, Record
+from scalarizr.changes.live_file import FileState
 from scalarizr.changes.mode import confirmable, preview
 from scalarizr.changes.switch import Switch, sweep
 from scalarizr.changes.transaction import ConfiguredService, Effect, Transaction, undo
@@ -39,6 +40,11 @@ class _Collected(Transaction):
             )
         self.effect = effect
         return None
+
+    def is_of(self, method: str) -> None:
+        """Note that a call of this method is one of its calls: what it may be shown to depends on all of them."""
+        if method not in self._method.split(", "):
+            self._method = f"{self._method}, {method}"
 
     def apply_all(self) -> None:
         Transaction.apply(self, self.effect)
@@ -92,6 +98,7 @@ class Changes:
                 joined.service = service
                 joined.stack.enter_context(self._held(service))
                 joined.transaction = self._make(_Collected, service, method)
+            joined.transaction.is_of(method)
             yield joined.transaction
             return
         with self._held(service):
@@ -143,7 +150,7 @@ class Changes:
         """
         recovered = []
         self.journal.sweep()
-        for service in sorted({record.service for record in self.journal.pending()}):
+        for service in sorted({record.service for record in (*self.journal.pending(), *self.journal.formed())}):
             lock = try_lock(self._lock_file(service))
             if lock is None:
                 continue  # another process is in the middle of it
@@ -260,7 +267,17 @@ class Changes:
         self.on_waiting(record)
 
     def _recover_service(self, service: str) -> list[Record]:
+        for record in self.journal.formed():
+            if record.service == service:
+                self._drop_formed(record)
         return [self._settle(record) for record in self.journal.pending() if record.service == service]
+
+    def _drop_formed(self, record: Record) -> None:
+        """Remove what a change that was cut off before it was begun left beside live files, and then its record."""
+        nothing = FileState(None)
+        files = [PlannedFile(Path(file.path), nothing, nothing, file.in_place) for file in record.files]
+        Switch(record.id, files).tidy(durably=True)
+        self.journal.drop_formed(record)
 
     def _settle(self, record: Record) -> Record:
         files = [self.journal.planned(file) for file in record.files]

@@ -9,18 +9,18 @@ import contextlib
 import hashlib
 import os
 import shutil
-import threading
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from scalarizr.changes.live_file import FileState
 from scalarizr.host.files import fsync_directory, make_private_directory, write_file
 from scalarizr.host.locks import locked
+
+if TYPE_CHECKING:
+    from scalarizr.changes.prepared import Prepared
 
 _RECORD = "record.json"
 _SMALL = 1 << 14  # of a record that is kept in memory
@@ -99,74 +99,12 @@ class Record(msgspec.Struct, frozen=True):
     confirmation: Confirmation | None = None
 
 
-class Prepared:
-    """The contents of a change, being written beside the journal's objects while something else is waited for.
-
-    Until `Journal.begin` takes them they have names that nothing reads; what it does not take goes at the end. One that
-    cannot be written, or is swept up meanwhile, is written by `begin`.
-
-    :param objects: the directory of the objects.
-    :param files: what the change is about.
-    """
-
-    def __init__(self, objects: Path, files: Sequence[PlannedFile]) -> None:
-        self._objects = objects
-        self._token = os.urandom(8).hex()
-        self._contents = {
-            id(state.content): state.content for file in files for state in (file.new, file.old) if state.content
-        }
-        self._digests: dict[int, str] = {}
-        self._written: dict[str, Path] = {}
-
-    def __enter__(self) -> "Prepared":
-        self._thread = threading.Thread(target=self._write, name="journal-objects")
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.join()
-        for place in self._written.values():
-            with contextlib.suppress(OSError):
-                os.unlink(place)
-
-    def digest(self, content: bytes) -> str:
-        """Give a content's hash."""
-        self._thread.join()
-        return self._digests.get(id(content)) or hashlib.sha256(content).hexdigest()
-
-    def take(self, digest: str, place: Path) -> bool:
-        """Make what was written an object; its name is not durable yet.
-
-        :return: whether there was something, whole and durable.
-        """
-        self._thread.join()
-        written = self._written.pop(digest, None)
-        if written is None:
-            return False
-        try:
-            os.rename(written, place)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _write(self) -> None:
-        with contextlib.suppress(OSError):
-            for key, content in self._contents.items():
-                digest = hashlib.sha256(content).hexdigest()
-                self._digests[key] = digest
-                if digest not in self._written and not (self._objects / digest).exists():
-                    place = self._objects / f".{digest}.{self._token}"
-                    write_file(place, zlib.compress(content, 1), mode=0o600, durable_name=False)
-                    self._written[digest] = place
-
-
 class Journal:
     """The journal and the history below one directory.
 
     :param directory: made 0700 when first needed.
     :param keep: how many finished changes are kept, those that wait for their confirmation apart.
+    :ivar objects: the directory of what files held.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
@@ -174,50 +112,68 @@ class Journal:
         self._kept = keep
         self._pending = directory / "pending"
         self._history = directory / "history"
-        self._objects = directory / "objects"
+        self.objects = directory / "objects"
         self._known: dict[Path, tuple[tuple[int, int, int], Record]] = {}
 
-    def prepare(self, files: Sequence[PlannedFile]) -> Prepared:
-        """Begin to write what a change needs for going back, should it be made; nothing of it counts before `begin`."""
-        return Prepared(self._objects, files)
+    def make_directories(self) -> None:
+        """Make what the journal needs of directories, durably."""
+        for directory in (self._directory, self._pending, self._history, self.objects):
+            if not directory.is_dir():
+                make_private_directory(directory)
+                fsync_directory(directory.parent)
 
-    def begin(self, record: Record, files: list[PlannedFile], prepared: Prepared | None = None) -> Record:
-        """Write a change down, durably, before its first live byte.
+    def form(self, record: Record, files: list[PlannedFile], prepared: "Prepared | None" = None) -> Record:
+        """Write a change down beside the journal, durably.
+
+        :param prepared: what is written of it already.
+        :return: the record with its files.
+        :raises OSError: it was not written; nothing is left of it.
+        """
+        with self._alone():
+            return self._form(record, files, prepared)
+
+    def begin(self, record: Record, files: list[PlannedFile], prepared: "Prepared | None" = None) -> Record:
+        """Take a change into the journal, durably, before its first live byte.
 
         :param record: all but its files.
         :param prepared: what is written of it already.
         :return: the record with them.
         :raises OSError: it was not written; nothing is left of it.
         """
-        for directory in (self._directory, self._pending, self._history, self._objects):
-            if not directory.is_dir():
-                make_private_directory(directory)
-                fsync_directory(directory.parent)
+        self.make_directories()
+        formed = prepared.formed() if prepared else None
         with self._alone():
-            forming = self._pending / f".{record.id}"
+            forming = self._forming(record)
+            if formed is None or not self._is_whole(formed):
+                record = self._form(record, files, prepared)
+            else:
+                confirmation = record.confirmation
+                record = msgspec.structs.replace(formed, confirmation=confirmation)
             try:
-                kept = [
-                    JournaledFile(
-                        str(file.path),
-                        self._keep(file.old, prepared),
-                        self._keep(file.new, prepared),
-                        file.in_place,
-                        file.secret,
-                    )
-                    for file in files
-                ]
-                fsync_directory(self._objects)
-                record = msgspec.structs.replace(record, files=kept)
-                forming.mkdir(mode=0o700)
-                write_file(forming / _RECORD, msgspec.json.encode(record), mode=0o600)
+                if formed is not None and record.confirmation != formed.confirmation:
+                    write_file(forming / _RECORD, msgspec.json.encode(record), mode=0o600)
                 os.rename(forming, self._pending / record.id)
                 fsync_directory(self._pending)
             except BaseException:
-                for place in (forming, self._pending / record.id):
-                    shutil.rmtree(place, ignore_errors=True)
-                self._drop_unused_objects()
+                self._drop(record)
                 raise
+        if prepared:
+            prepared.taken()
         return record
+
+    def formed(self) -> list[Record]:
+        """Give the changes that were cut off before they were begun: something of them may lie beside live files."""
+        found = []
+        for place in self._pending.glob(".*") if self._pending.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+                found.append(msgspec.json.decode((place / _RECORD).read_bytes(), type=Record))
+        return found
+
+    def drop_formed(self, record: Record) -> None:
+        """Remove what is written of a change that is not begun."""
+        with self._alone():
+            shutil.rmtree(self._forming(record), ignore_errors=True)
+            self._drop_unused_objects()
 
     def settle(self, record: Record) -> None:
         """Give a pending change its final status: from here on it is not undone any more."""
@@ -246,8 +202,9 @@ class Journal:
         if self._pending.is_dir():
             with self._alone():
                 for left in self._pending.glob(".*"):
-                    shutil.rmtree(left, ignore_errors=True)
-                for left in self._objects.glob(".*"):
+                    if not (left / _RECORD).exists():
+                        shutil.rmtree(left, ignore_errors=True)
+                for left in self.objects.glob(".*"):
                     left.unlink(missing_ok=True)
                 for place in (*_places(self._pending), *_places(self._history)):
                     if not (place / _RECORD).exists():
@@ -311,17 +268,54 @@ class Journal:
         # An object stands there before the record that names it: nobody may sweep in between.
         return locked(self._directory / "journal-lock", what="the journal of changes")
 
-    def _keep(self, state: FileState, prepared: Prepared | None) -> KeptState:
+    def _forming(self, record: Record) -> Path:
+        return self._pending / f".{record.id}"
+
+    def _form(self, record: Record, files: list[PlannedFile], prepared: "Prepared | None") -> Record:
+        forming = self._forming(record)
+        try:
+            kept = [
+                JournaledFile(
+                    str(file.path),
+                    self._keep(file.old, prepared),
+                    self._keep(file.new, prepared),
+                    file.in_place,
+                    file.secret,
+                )
+                for file in files
+            ]
+            fsync_directory(self.objects)
+            record = msgspec.structs.replace(record, files=kept)
+            forming.mkdir(mode=0o700, exist_ok=True)
+            write_file(forming / _RECORD, msgspec.json.encode(record), mode=0o600)
+            fsync_directory(self._pending)
+        except BaseException:
+            self._drop(record)
+            raise
+        return record
+
+    def _is_whole(self, formed: Record) -> bool:
+        """Tell whether nobody swept up what is written of a change."""
+        digests = {state.digest for file in formed.files for state in (file.old, file.new)} - {None}
+        places = [self._forming(formed) / _RECORD, *(self.objects / str(digest) for digest in digests)]
+        return all(place.exists() for place in places)
+
+    def _drop(self, record: Record) -> None:
+        for place in (self._forming(record), self._pending / record.id):
+            shutil.rmtree(place, ignore_errors=True)
+        self._drop_unused_objects()
+
+    def _keep(self, state: FileState, prepared: "Prepared | None") -> KeptState:
         digest = None
         if state.content is not None:
             digest = prepared.digest(state.content) if prepared else hashlib.sha256(state.content).hexdigest()
-            place = self._objects / digest
+            place = self.objects / digest
             if not place.exists() and not (prepared and prepared.take(digest, place)):
                 write_file(place, zlib.compress(state.content, 1), mode=0o600, durable_name=False)
         return KeptState(digest, state.mode, state.owner, state.attributes, state.target)
 
     def _content(self, digest: str) -> bytes:
-        with open(self._objects / digest, "rb") as file:
+        with open(self.objects / digest, "rb") as file:
             return zlib.decompress(file.read())
 
     def _prune(self) -> None:
@@ -334,10 +328,10 @@ class Journal:
 
     def _drop_unused_objects(self) -> None:
         used = set()
-        for record in (*self._records(self._history), *self._records(self._pending)):
+        for record in (*self._records(self._history), *self._records(self._pending), *self.formed()):
             for file in record.files:
                 used |= {file.old.digest, file.new.digest}
-        for place in _places(self._objects):
+        for place in _places(self.objects):
             if place.name not in used:
                 with contextlib.suppress(OSError):
                     place.unlink()

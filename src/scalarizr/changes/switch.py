@@ -39,6 +39,21 @@ class Switch:
         self._files = files
         self._linked = [file for file in files if not file.in_place]
         self._home = files[0].path.with_name(f".change.{change_id}")
+        self._is_prepared = False
+
+    def prepare(self) -> None:
+        """Make what `to("new")` needs beside the live files, where there is room for it; these stay as they are.
+
+        :raises OSError: `to` does what is missing.
+        """
+        if not all(file.path.parent.is_dir() for file in self._files):
+            return
+        if len(self._linked) > 1:
+            self._prepare("new")
+        else:
+            for file in self._linked:
+                self._stage_sides(file)
+        self._is_prepared = True
 
     def to(self, side: Side, *, leave: Iterable[Path] = ()) -> None:
         """Make the live files one of the two sets.
@@ -48,6 +63,7 @@ class Switch:
         :raises OSError: it could not be done; `to` the other side undoes what was.
         """
         self._make_parents(side)
+        is_prepared, self._is_prepared = self._is_prepared and side == "new", False
         left = set(leave)
         for path in left:
             self._keep_edited(path)
@@ -55,7 +71,8 @@ class Switch:
         linked = [entry for entry in numbered if not self._is_at(entry[1], side)]
         parents = {file.path.parent for _number, file in linked}
         if len(self._linked) > 1 and linked:
-            self._prepare(side)
+            if not is_prepared:
+                self._prepare(side)
             for number, file in linked:
                 self._lead_through_now(number, file, side)
             _fsync(parents)
@@ -67,7 +84,8 @@ class Switch:
                 self._settle(file, side)
         else:
             for _number, file in linked:
-                self._stage_sides(file)
+                if not is_prepared:
+                    self._stage_sides(file)
                 self._refuse_edited(file, side)
                 self._settle(file, side)
             self._rewrite_in_place(side, left)

@@ -17,9 +17,10 @@ import msgspec
 
 from scalarizr.changes.confirmation import confirmation_within
 from scalarizr.changes.diff import unified_diff
-from scalarizr.changes.journal import Journal, PlannedFile, Prepared, Record
+from scalarizr.changes.journal import Journal, PlannedFile, Record
 from scalarizr.changes.live_file import FileState, kept_in_place, read_state
 from scalarizr.changes.mode import DryRun, confirmation_terms, is_dry_run
+from scalarizr.changes.prepared import Prepared
 from scalarizr.changes.switch import Switch
 from scalarizr.errors import OutsideFailure, PermissionRefused, Refused, ScalarizrError
 
@@ -170,40 +171,35 @@ class Transaction:
         effect = effect or Effect()
         files = self.plan
         validate = effect.validate or (effect.service.validate if effect.service else None)
-        if validate is None or not files or is_dry_run():
-            return self._apply(files, effect, validate, in_place_of, None)
-        # What the journal needs is written while the program checks.
-        with self._journal.prepare(files) as prepared:
-            return self._apply(files, effect, validate, in_place_of, prepared)
-
-    def _apply(
-        self,
-        files: list[PlannedFile],
-        effect: Effect,
-        validate: Validate | None,
-        in_place_of: Record | None,
-        prepared: Prepared | None,
-    ) -> Record | None:
-        valid, words = True, ""
-        if validate is not None and files:
-            try:
-                words = validate(files)
-            except ScalarizrError as refusal:
-                if not is_dry_run():
-                    raise
-                valid, words = False, refusal.message
         if is_dry_run():
-            raise DryRun(self._preview(files, valid, words, effect))
+            raise DryRun(self._preview(files, validate, effect))
         if not files:
-            self._prepare(effect)
-            if effect.service is not None and effect.reload and self._unloaded.exists():
-                effect.service.reload()
-                self._unloaded.unlink(missing_ok=True)
-            terms = confirmation_terms()
-            if terms is not None:
-                # Whose first answer was lost asks again: what is so already may yet be taken back.
-                terms.record = next(iter(self._journal.waiting(self._service)), None)
+            self._leave(effect)
             return None
+        self._refuse_while_one_waits(in_place_of)
+        now = time.time()
+        identity = f"{int(now * 1000):013x}{os.urandom(4).hex()}"
+        record = Record(identity, now, self._method, self._service, "applying", [])
+        switch = Switch(identity, files)
+        if validate is None:
+            return self._change(record, files, switch, effect, None)
+        # What the change needs is written while the program checks.
+        with Prepared(self._journal, record, files, switch) as prepared:
+            validate(files)
+            return self._change(record, files, switch, effect, prepared)
+
+    def _leave(self, effect: Effect) -> None:
+        """Do what is to be done where everything is so already."""
+        self._prepare(effect)
+        if effect.service is not None and effect.reload and self._unloaded.exists():
+            effect.service.reload()
+            self._unloaded.unlink(missing_ok=True)
+        terms = confirmation_terms()
+        if terms is not None:
+            # Whose first answer was lost asks again: what is so already may yet be taken back.
+            terms.record = next(iter(self._journal.waiting(self._service)), None)
+
+    def _refuse_while_one_waits(self, in_place_of: Record | None) -> None:
         for waiting in self._journal.waiting(self._service):
             if in_place_of is None or waiting.id != in_place_of.id:
                 raise Refused(
@@ -211,7 +207,6 @@ class Transaction:
                     "change.confirm or take it back with change.revert first. Nothing was changed.",
                     {"id": waiting.id, "service": self._service},
                 )
-        return self._change(files, effect, prepared)
 
     def _prepare(self, effect: Effect) -> None:
         """Take the steps that a plan without files wants, all or none."""
@@ -221,21 +216,18 @@ class Transaction:
                 step()
             undoing.pop_all()
 
-    def _change(self, files: list[PlannedFile], effect: Effect, prepared: Prepared | None) -> Record:
-        now = time.time()
-        identity = f"{int(now * 1000):013x}{os.urandom(4).hex()}"
+    def _change(
+        self, record: Record, files: list[PlannedFile], switch: Switch, effect: Effect, prepared: Prepared | None
+    ) -> Record:
         terms = confirmation_terms()
-        confirmation = None
         if terms is not None:
-            confirmation = confirmation_within(terms.within)
-        record = Record(identity, now, self._method, self._service, "applying", [], confirmation)
-        if terms is not None:
+            record = msgspec.structs.replace(record, confirmation=confirmation_within(terms.within))
             self._watch(record, terms.within)
+        confirmation = record.confirmation
         try:
             record = self._journal.begin(record, files, prepared)
         except OSError as error:
             raise _failure(error, "The change could not be written into the journal", "Nothing was changed.") from error
-        switch = Switch(record.id, files)
         self._carry_out(record, files, switch, effect)
         record = msgspec.structs.replace(record, status="waiting" if confirmation else "applied")
         if confirmation:
@@ -314,7 +306,13 @@ class Transaction:
         hidden = secret or (planned is not None and planned.secret)
         self._files[path] = PlannedFile(path, old, new, in_place, hidden)
 
-    def _preview(self, files: list[PlannedFile], valid: bool, words: str, effect: Effect) -> dict[str, Any]:
+    def _preview(self, files: list[PlannedFile], validate: Validate | None, effect: Effect) -> dict[str, Any]:
+        valid, words = True, ""
+        if validate is not None and files:
+            try:
+                words = validate(files)
+            except ScalarizrError as refusal:
+                valid, words = False, refusal.message
         services = []
         if effect.service is not None and effect.reload and files:
             services = [{"name": effect.name, "action": "reload" if effect.service.is_running() else "start"}]

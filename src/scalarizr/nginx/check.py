@@ -16,6 +16,7 @@ from scalarizr.nginx.program import NginxProgram
 from scalarizr.nginx.syntax import Directive
 
 _PLACE = re.compile(r" in (?P<file>/\S+):(?P<line>\d+)")
+_FILE = re.compile(r'"(?P<file>/[^"]+)"')
 _CONFLICT = re.compile(r'conflicting server name "(?P<name>[^"]*)" on (?P<where>\S+), ignored')
 _LINE = re.compile(r"^(?:nginx: |\S+ \S+ )?\[(?P<level>\w+)\] (?:\d+#\d+: )?(?P<words>.*)$")
 _OPENED = re.compile(rb"^[ \t]*(?:listen|access_log|error_log)[ \t][^;]*", re.MULTILINE)
@@ -56,7 +57,7 @@ class Checker:
     def _nginx_says(self, files: list[PlannedFile]) -> tuple[int, str]:
         try:
             try:
-                opens = sum(len(set(_OPENED.findall(file.new.content or b""))) for file in files)
+                opens = sum(_opened(file.new.content or b"") for file in files)
                 tested = as_if_live(files, self._scratch, partial(self._program.test, opens=opens))
             except NotPermitted:
                 with Shadow([self._program.config_dir], files, self._scratch / "shadow") as shadow:
@@ -85,6 +86,8 @@ class Checker:
                 facts |= _whose(origin)
             elif document is not None and document.owner_at(line):
                 where = f"In the proxy {document.owner_at(line)}: "
+        elif named := _FILE.search(words):
+            where, facts = _whose_file(named["file"], documents)
         advice = _MORE_FILES if "Too many open files" in words else ""
         return Refused(f"{where}nginx says: {self._shown(words)}. {advice}Nothing was changed.", facts)
 
@@ -144,6 +147,12 @@ class Checker:
         )
 
 
+def _opened(content: bytes) -> int:
+    """Count the sockets and logs that a configuration's text has nginx open."""
+    mentioned = any(word in content for word in (b"listen", b"_log"))
+    return len(set(_OPENED.findall(content))) if mentioned else 0
+
+
 def new_ports(files: list[PlannedFile]) -> set[int]:
     """Give the ports that the planned files listen on and the live ones do not."""
     old: set[int] = set()
@@ -184,6 +193,17 @@ def _claiming(documents: Sequence[Document], name: str, port: str) -> Iterator[B
                 and any(name in one.words[1:] for one in block.directive.all("server_name"))
             ):
                 yield block
+
+
+def _whose_file(path: str, documents: Sequence[Document]) -> tuple[str, dict[str, str | int | None]]:
+    """Tell whose proxy names a file of which nginx tells no place: a certificate, a key."""
+    naming = [block for document in documents for block in document.of("server") if path in block.text]
+    for block in naming:
+        for origin in block.origins:
+            if origin is not None and origin.parameter.endswith("ssl_certificate_id"):
+                return _described(origin), _whose(origin)
+    owner = next((block.owner for block in naming if block.owner), None)
+    return (f"In the proxy {owner}: ", {"hostname": owner}) if owner else ("", {})
 
 
 def _whose(origin: Origin | None) -> dict[str, str | int | None]:

@@ -16,6 +16,8 @@ _PREFIX = re.compile(r"/[A-Za-z0-9._~!$&()*+,=:@%/-]*", re.ASCII)
 _MODIFIERS = ("=", "^~", "~*", "~")
 _SOCKET = re.compile(r"unix:/[A-Za-z0-9._/@+-]{1,100}", re.ASCII)
 _HOST_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
+# Such as 10.1 and 0x7f.1 (inet_aton(3)).
+_NUMBERS = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]*)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]*))*", re.ASCII)
 UPSTREAM = re.compile(r"[A-Za-z0-9_.-]{1,255}", re.ASCII)
 _LONGEST = 253
 
@@ -150,7 +152,7 @@ def _ipv6(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if re.fullmatch(r"[0-9.]+", text):
+    if _NUMBERS.fullmatch(text):  # what resolvers see an address in is one in full, or nothing
         try:
             return str(ipaddress.IPv4Address(text))
         except ValueError:

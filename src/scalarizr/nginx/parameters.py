@@ -167,6 +167,10 @@ def read_proxy(described: dict[str, Any], *, place: str = "", index: int | None 
     hostname = given.get("hostname", given.get("name"))
     if hostname is None:
         raise InvalidParameter(f"{at}hostname", "nothing", "a host name")
+    if given.get("name", hostname) != hostname:
+        raise InvalidParameter(
+            f"{at}name", shown(given["name"]), f"nothing beside hostname, which is {shown(hostname)}"
+        )
     key = "hostname" if "hostname" in given else "name"
     hostname = names.server_name(hostname, f"{at}{key}")
     http, ssl = given.get("http", True), given.get("ssl", False)

@@ -3,10 +3,12 @@
 import logging
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from scalarizr.apache.conditions import Conditions
 from scalarizr.apache.configuration import listen_ports_of, listening_ports, served_files
-from scalarizr.apache.includes import applies, included_files
+from scalarizr.apache.includes import included_files
 from scalarizr.apache.program import ApacheProgram, Description, RunConfig
 from scalarizr.apache.syntax import BadSyntax, parse
 from scalarizr.changes.changes import Changes
@@ -51,9 +53,18 @@ def test_several_hosts_on_a_port_are_all_found(tmp_path: Path) -> None:
     assert served == ["/v/a.example.com-80.vhost.conf", "/v/c d.conf", "/v/s.conf"]
 
 
-def ports(directory: Path, *modules: str, new: str = "", gone: str = "", leave_out: str = "") -> set[int]:
+def ports(
+    directory: Path,
+    *modules: str,
+    new: str = "",
+    gone: str = "",
+    leave_out: str = "",
+    defines: tuple[str, ...] = (),
+    version: str = "",
+) -> set[int]:
     files = tuple(sorted(path for path in directory.rglob("*.conf")))
-    described = Description(RunConfig(directory, directory, None, directory / "pid", None), files, frozenset(modules))
+    run = RunConfig(directory, directory, None, directory / "pid", None)
+    described = Description(run, files, frozenset(modules), frozenset(defines), version)
     changes = Changes(directory / "state", logging.getLogger("test"))
     with changes.transaction("apache", "test") as transaction:
         if new:
@@ -93,7 +104,7 @@ def test_the_ports_of_one_text() -> None:
 
 
 def test_red_hat_s_files_are_found_in_the_order_in_which_they_are_read() -> None:
-    files = included_files(HTTPD / "conf" / "httpd.conf", HTTPD, frozenset())
+    files = included_files(HTTPD / "conf" / "httpd.conf", HTTPD, Conditions())
     assert [str(path.relative_to(HTTPD)) for path in files] == [
         "conf/httpd.conf",
         "conf.modules.d/00-base.conf",
@@ -124,7 +135,9 @@ def test_includes_are_followed_as_apache_follows_them(tmp_path: Path) -> None:
         path.write_text(text)
 
     def found(*modules: str) -> list[str]:
-        return [str(path.relative_to(tmp_path)) for path in included_files(main, tmp_path, frozenset(modules))]
+        return [
+            str(path.relative_to(tmp_path)) for path in included_files(main, tmp_path, Conditions(frozenset(modules)))
+        ]
 
     inner = ["a b.conf", "inner.conf"]
     assert found() == ["conf/httpd.conf", *inner, "dir/b", "dir/a/deep.conf", "sub/part.conf"]
@@ -134,5 +147,39 @@ def test_includes_are_followed_as_apache_follows_them(tmp_path: Path) -> None:
 def test_conditions() -> None:
     text = "<IfModule ssl_module>\n<IfDefine !X>\nA\n</IfDefine>\n</IfModule>\n<VirtualHost *:80>\nB\n</VirtualHost>\n"
     directives = {one.name: one for one in parse(text)}
-    assert applies(directives["A"], frozenset({"ssl_module"})) and not applies(directives["A"], frozenset())
-    assert applies(directives["B"], frozenset())
+    with_tls = Conditions(frozenset({"ssl_module"}))
+    assert with_tls.hold_around(directives["A"]) and not Conditions().hold_around(directives["A"])
+    assert not msgspec.structs.replace(with_tls, defines=frozenset({"X"})).hold_around(directives["A"])
+    assert Conditions().hold_around(directives["B"])
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("2.4.62", True),
+        ("2.4", False),  # 2.4.0
+        (">= 2.4", True),
+        ("> 2.4.62", False),
+        ("<= 2.4.62", True),
+        ("< 2.4.7", False),
+        ("!>= 2.5", True),
+        ("! < 2.5", False),
+        ("= /^2\\.4\\./", True),
+        ("~ ^2\\.2", False),
+        ("!~ ^2\\.2", True),
+    ],
+)
+def test_conditions_on_the_version(condition: str, *, holds: bool) -> None:
+    *_sections, directive = parse(f"<IfVersion {condition}>\nListen 80\n</IfVersion>\n")
+    assert Conditions(version="2.4.62").hold_around(directive) is holds
+    assert Conditions().hold_around(directive), "where the version is not known"
+
+
+def test_ports_below_what_is_defined_count(tmp_path: Path) -> None:
+    (tmp_path / "ports.conf").write_text(
+        "<IfDefine X>\nListen 84\n</IfDefine>\n<IfDefine !X>\nListen 85\n</IfDefine>\n"
+        "<IfVersion >= 2.4>\n<IfDefine Y>\nListen 86\n</IfDefine>\nListen 87\n</IfVersion>\n"
+    )
+    assert ports(tmp_path, defines=("X",)) == {84, 87}
+    assert ports(tmp_path, defines=("Y",), version="2.4.6") == {85, 86, 87}
+    assert ports(tmp_path, version="2.2.34") == {85}

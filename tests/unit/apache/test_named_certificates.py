@@ -11,10 +11,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from scalarizr.apache.conditions import Conditions
 from scalarizr.apache.named_certificates import mistake_in
 
 PEM, DER = serialization.Encoding.PEM, serialization.Encoding.DER
-MODULES = frozenset({"ssl_module"})
+CONDITIONS = Conditions(frozenset({"ssl_module"}))
 
 
 def pair(name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -49,7 +50,7 @@ def told(files: dict[str, bytes], lines: str, **more: object) -> tuple[int, str]
     inner = textwrap.indent(textwrap.dedent(lines).strip(), "    ")
     text = f"<VirtualHost *:443>\n    ServerName a.example.com\n{inner}\n</VirtualHost>\n"
     more = {"has_certificate_elsewhere": lambda: False, "gets_passphrases": lambda: False, **more}
-    return mistake_in(text, files.get, more.pop("modules", MODULES), **more)  # type: ignore[arg-type]
+    return mistake_in(text, files.get, more.pop("conditions", CONDITIONS), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -115,15 +116,15 @@ def test_what_apache_takes_is_left_alone(files: dict[str, bytes], lines: str) ->
 
 def test_a_certificate_of_the_whole_server_and_a_program_for_passphrases_count(files: dict[str, bytes]) -> None:
     assert told(files, "SSLEngine on", has_certificate_elsewhere=lambda: True) is None
-    assert told(files, "SSLEngine on", modules=MODULES | {"md_module"}) is None
+    assert told(files, "SSLEngine on", conditions=Conditions(frozenset({"ssl_module", "md_module"}))) is None
     locked = "SSLEngine on\nSSLCertificateFile a.crt\nSSLCertificateKeyFile a.locked"
     assert told(files, locked, gets_passphrases=lambda: True) is None
 
 
 def test_what_nothing_is_known_of_is_judged_by_its_pairs_alone(files: dict[str, bytes]) -> None:
-    assert told(files, "SSLEngine on", modules=None) is None
+    assert told(files, "SSLEngine on", conditions=None) is None
     mixed = "SSLEngine on\n<IfModule ssl_module>\nSSLCertificateFile a.crt\nSSLCertificateKeyFile b.key\n</IfModule>"
-    assert told(files, mixed, modules=None) is not None
+    assert told(files, mixed, conditions=None) is not None
 
 
 def test_the_other_hosts_of_a_text_are_looked_at_too(files: dict[str, bytes]) -> None:
@@ -131,7 +132,7 @@ def test_the_other_hosts_of_a_text_are_looked_at_too(files: dict[str, bytes]) ->
         "<VirtualHost *:80>\nServerName a.example.com\n</VirtualHost>\n"
         "<VirtualHost *:443>\nSSLEngine on\nSSLCertificateFile a.crt\nSSLCertificateKeyFile b.key\n</VirtualHost>\n"
     )
-    assert mistake_in(text, files.get, MODULES) == (
+    assert mistake_in(text, files.get, CONDITIONS) == (
         6,
         "SSLCertificateKeyFile b.key is not the key of SSLCertificateFile a.crt",
     )

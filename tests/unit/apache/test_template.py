@@ -113,6 +113,11 @@ def test_what_only_looks_like_it_passes(text: str) -> None:
     assert checked(in_host(text)).text == in_host(text)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
+    text = check_template("\ufeff<VirtualHost *:80>\r\n</VirtualHost>\r\n", "template", any_directive=False).text
+    assert text == "<VirtualHost *:80>\n</VirtualHost>\n"
+
+
 def test_the_settings_lift_the_list_and_sizes_have_a_limit() -> None:
     text = in_host("Include x\nErrorLog |y\nUse M")
     assert check_template(text, "template", any_directive=True).text == text

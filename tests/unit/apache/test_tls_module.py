@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scalarizr.apache import tls_module
+from scalarizr.apache.conditions import Conditions
 from scalarizr.apache.includes import included_files
 from scalarizr.apache.program import ApacheProgram, Description, RunConfig
 from scalarizr.changes.changes import Changes
@@ -52,7 +53,7 @@ class Tree:
 
     def disable(self, modules: frozenset[str] = WITH) -> object:
         run = RunConfig(self.etc, self.etc, None, self.etc / "pid", None)
-        described = Description(run, included_files(self.program.main_config, self.etc, modules), modules)
+        described = Description(run, included_files(self.program.main_config, self.etc, Conditions(modules)), modules)
         return self.change(lambda transaction: tls_module.disable(transaction, self.program, described))
 
 

@@ -169,6 +169,8 @@ def test_addresses_of_all_kinds(text: str, expected: tuple[str, int | None]) -> 
         "unix:/a/../b",
         "a:b:c",
         "1.2.3",
+        "0x7f.1",
+        "0x7f000001",
     ],
 )
 def test_addresses_that_are_none(text: str) -> None:
