@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,20 +17,21 @@ from scalarizr.assembly import build_parts
 from scalarizr.changes.confirmation import seconds_left
 from scalarizr.changes.journal import Record
 from scalarizr.envelope.envelopes import Envelopes
-from scalarizr.envelope.key import ServerKey, WeakKey
 from scalarizr.envelope.replay import open_store, save_store
 from scalarizr.errors import NotConfigured, ScalarizrError
 from scalarizr.gate import WorkerGate
+from scalarizr.host import instance
 from scalarizr.host.files import make_private_directory
-from scalarizr.host.locks import try_lock
 from scalarizr.logs import close_log, open_log
 from scalarizr.operations.runner import Operations
+from scalarizr.rpc import maintenance
 from scalarizr.rpc.dispatch import Dispatcher
-from scalarizr.rpc.registry import Registry
+from scalarizr.rpc.registry import Method, Registry
+from scalarizr.rpc.rights import Rights
 from scalarizr.server.endpoint import Endpoint
+from scalarizr.server.keys_in_force import KeysInForce
 from scalarizr.server.listener import Listener, bind
 from scalarizr.settings.load import BadSettings, load_settings, where_set
-from scalarizr.settings.model import Settings
 
 T = TypeVar("T")
 # Seconds until a change that could not be taken back in time is tried again.
@@ -61,13 +63,16 @@ class Agent:
         self._etc = etc = etc.absolute()
         self._listen = listen
         self.settings = settings = load_settings(etc)
-        key = _read_key(settings, etc)
+        self.registry = Registry(namespaces, ALIASES, self._build)
+        default = settings.paths.key
+        assert default is not None
+        self._keys = KeysInForce(etc, default, self.registry.names, ALIASES, self._find)
         self.log = _opened(where_set(etc, "paths", "logs"), lambda: open_log(settings))
         try:
             state = settings.paths.state
             setting = where_set(etc, "paths", "state")
             _opened(setting, lambda: make_private_directory(state))
-            lock = _opened(setting, lambda: try_lock(state / "lock"))
+            lock = _opened(setting, lambda: instance.hold(state))
             if lock is None:
                 raise CannotStart(f"{state}: another agent runs on this state directory.")
             self._lock = lock
@@ -88,7 +93,6 @@ class Agent:
         except NotConfigured as error:
             self.close()
             raise CannotStart(error.message) from None
-        self.registry = Registry(namespaces, ALIASES, self._build)
         self._gate = WorkerGate(self._operations, etc, namespaces)
         self._dispatcher = Dispatcher(
             self.registry,
@@ -99,8 +103,11 @@ class Agent:
             self.log,
             settings.api.queue,
         )
-        envelopes = Envelopes(key, settings.api.envelopes, self._replay)
-        self._endpoint = Endpoint(envelopes, self._dispatcher, self._executor, self.log)
+        self._envelopes = Envelopes(self._keys.ring, settings.api.envelopes, self._replay)
+        self._endpoint = Endpoint(self._envelopes, self._keys, self._dispatcher, self._executor, self.log)
+        self._word = instance.Word(0.0)
+        self._saying = threading.Lock()
+        self._read_maintenance()
         self._listener = Listener(settings.api, self._endpoint, self.log)
 
     def _build(self, kind: type) -> object:
@@ -138,20 +145,50 @@ class Agent:
         self.log.info("started pid=%d listening=%s", os.getpid(), ",".join(self.addresses))
 
     def reload(self) -> None:
-        """Read the settings again: put in force what can change, and say what needs a restart."""
-        try:
-            new = load_settings(self._etc)
-        except BadSettings as error:
-            self.log.error("settings not re-read, the old ones stay in force: %s", error)
-            return
+        """Read keys and settings again: put in force what can change, and say what needs a restart.
+
+        What cannot be read stays as it was; the keys do not wait for the settings to be right, nor the other way round.
+        """
+        began = instance.now()
+        problems = []
+        for read_again in (self._reload_keys, self._read_maintenance, self._reload_settings):
+            try:
+                read_again()
+            except BadSettings as error:
+                self.log.error("not re-read, the old ones stay in force: %s", error)
+                problems.append(str(error))
+        self._word = instance.Word(began, problems)
+        # Whoever waits for it does not wait for the calls that have all other threads.
+        threading.Thread(target=self._say, name="word", daemon=True).start()
+
+    def _say(self) -> None:
+        with self._saying:  # so that an older word never comes to stand in a newer one's place
+            instance.say(self.settings.paths.state, self._word)
+
+    def _find(self, name: str, rights: Rights) -> Method:
+        return self.registry.find(name, rights=rights)
+
+    def _reload_keys(self) -> None:
+        old = set(self._keys.rights)
+        self._keys.read()
+        self._envelopes.keys = self._keys.ring
+        gone = ",".join(sorted(old - set(self._keys.rights)))
+        self.log.info("keys re-read keys=%s gone=%s", ",".join(self._keys.rights) or "-", gone or "-")
+
+    def _read_maintenance(self) -> None:
+        was, self._dispatcher.maintenance = self._dispatcher.maintenance, maintenance.words(self.settings.paths.state)
+        if was != self._dispatcher.maintenance:
+            self.log.warning("maintenance %s", self._dispatcher.maintenance or "off")
+
+    def _reload_settings(self) -> None:
+        new = load_settings(self._etc)
         from scalarizr.settings.change import LIVE, changed_settings
 
         changed = changed_settings(self.settings, new)
         applied = [name for name in changed if name in LIVE]
         restart = [name for name in changed if name not in LIVE]
         self._listener.apply(new.api)
-        self._replay.skew = new.api.clock_skew
-        self._replay.capacity = new.api.replay_entries
+        self._replay.bound(new.api.clock_skew, new.api.replay_entries)
         self._dispatcher.queue = new.api.queue
         self._operations.apply(new)
         self.log.info(
@@ -210,21 +247,6 @@ class Agent:
 def worker_command() -> list[str]:
     """Give the argument vector of a worker process."""
     return [sys.executable, "-m", "scalarizr.worker"]
-
-
-def _read_key(settings: Settings, etc: Path) -> ServerKey:
-    path = settings.paths.key
-    assert path is not None
-    try:
-        return ServerKey.from_file(path)
-    except WeakKey as error:
-        problem = str(error)
-    except OSError as error:
-        problem = f"the key cannot be read: {error.strerror}"
-    raise CannotStart(
-        f"{path}: {problem}; `scalarizr init` makes a good one where there is none. "
-        f"It is named by {where_set(etc, 'paths', 'key')}."
-    )
 
 
 def _opened(setting: str, action: Callable[[], T]) -> T:

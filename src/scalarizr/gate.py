@@ -9,6 +9,7 @@ from scalarizr.errors import Fact, ScalarizrError
 from scalarizr.operations.record import Job
 from scalarizr.operations.runner import Operations
 from scalarizr.platform_access import PlatformAccess
+from scalarizr.rpc.rights import present_rights
 from scalarizr.secret import masked, revealed, secrets_in
 
 
@@ -60,6 +61,7 @@ class WorkerGate:
                 "namespaces": self._namespaces,
                 "secrets": secrets_in(arguments),
                 "confirm_within": confirm_within,
+                "full_rights": present_rights().unlimited,
             },
         )
         identity = await self._operations.start(name, resource, job)

@@ -17,7 +17,7 @@ Call = Callable[[RunningAgent, str, str, str], subprocess.CompletedProcess[str]]
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=100)
 
 
 def shell(agent: RunningAgent, path: str, method: str, params: str) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ import pytest
 
 from running_agent import RunningAgent, free_port
 from scalarizr.cli.output import print_file_changes
+from scalarizr.host.processes import sleeps
 from scalarizr.settings.model import Settings
 
 PROGRAM = [sys.executable, "-m", "scalarizr"]
@@ -28,7 +29,7 @@ def run(agent: RunningAgent, *words: str, **options: Any) -> subprocess.Complete
         nested = words[0] in ("operations", "changes")
         command += [*(words[1:2] if nested else ()), "--url", agent.url]
         words = (words[0], *words[2:]) if nested else words
-    return subprocess.run([*command, *words[1:]], capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run([*command, *words[1:]], capture_output=True, text=True, timeout=100, **options)
 
 
 def terminal(agent: RunningAgent, *words: str, send: dict[str, bytes] | None = None, **more: str) -> tuple[int, str]:
@@ -39,7 +40,7 @@ def terminal(agent: RunningAgent, *words: str, send: dict[str, bytes] | None = N
     child, master = pty.fork()
     if child == 0:
         os.execve(sys.executable, command, environment)
-    seen, todo, deadline = b"", dict(send or {}), time.monotonic() + 30
+    seen, todo, deadline = b"", dict(send or {}), time.monotonic() + 100
     seen_at: dict[str, float] = {}
     while time.monotonic() < deadline:
         if select.select([master], [], [], 0.1)[0]:
@@ -52,7 +53,8 @@ def terminal(agent: RunningAgent, *words: str, send: dict[str, bytes] | None = N
             seen += data
         for text in list(todo):
             # A key that comes in the instant between a prompt and the reading behind it may be lost: people are slower.
-            if text.encode() in seen and time.monotonic() > seen_at.setdefault(text, time.monotonic()) + 0.3:
+            late = text.encode() in seen and time.monotonic() > seen_at.setdefault(text, time.monotonic()) + 0.3
+            if late and sleeps(child):
                 os.write(master, todo.pop(text))
     os.close(master)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), seen.decode("utf-8", "replace")
@@ -151,7 +153,7 @@ def test_methods_are_listed_and_explained(shared_agent: RunningAgent) -> None:
         and "scalarizr call system.get_script_logs" in text
     )
     assert json.loads(run(shared_agent, "methods", "system.uname").stdout)["name"] == "system.uname"
-    assert len(json.loads(run(shared_agent, "methods", "sysinfo").stdout)) == 19
+    assert len(json.loads(run(shared_agent, "methods", "sysinfo").stdout)) == 22
     assert run(shared_agent, "methods", "nothing").returncode == 1
 
 
@@ -160,7 +162,7 @@ def test_an_operation_is_followed_to_its_end(make_trial_agent: Callable[[str], R
     finished = run(agent, "call", "trial.work", "name=a", "seconds=0.5")
     assert finished.returncode == 0 and json.loads(finished.stdout)["name"] == "a"
     assert "working on a" in finished.stderr and "\x1b" not in finished.stderr
-    status, text = terminal(agent, "call", "--url", agent.url, "trial.work", "name=b", "seconds=1")
+    status, text = terminal(agent, "call", "--url", agent.url, "trial.work", "name=b", "seconds=3")
     assert status == 0 and "working on b" in text and "step" in text and "━" in text
     finished = run(agent, "call", "trial.work", "name=c", "how=refuse")
     assert finished.returncode == 1 and "c is refused" in finished.stderr and finished.stdout == ""
@@ -175,10 +177,10 @@ def test_an_operation_is_followed_to_its_end(make_trial_agent: Callable[[str], R
 
 def test_ctrl_c_asks_whether_to_cancel(make_trial_agent: Callable[[str], RunningAgent]) -> None:
     agent = make_trial_agent("").start()
-    words = ("call", "--url", agent.url, "trial.work", "name=e", "seconds=20")
+    words = ("call", "--url", agent.url, "trial.work", "name=e", "seconds=90")
     status, text = terminal(agent, *words, send={"working on e": b"\x03", "Cancel the operation": b"y\n"})
     assert status == 1 and "The operation was cancelled" in text
-    words = ("call", "--url", agent.url, "trial.work", "name=f", "seconds=20")
+    words = ("call", "--url", agent.url, "trial.work", "name=f", "seconds=90")
     status, text = terminal(agent, *words, send={"working on f": b"\x03", "Cancel the operation": b"\x03"})
     assert status == 130 and "It goes on" in text and "scalarizr operations follow" in text
     with agent.client() as client:
@@ -328,7 +330,7 @@ def test_init_writes_once_and_never_over(tmp_path: Path) -> None:
 
 def start_fails(agent: RunningAgent, *words: str) -> str:
     finished = subprocess.run(
-        [*PROGRAM, "serve", "--etc", str(agent.etc), *words], capture_output=True, text=True, timeout=30
+        [*PROGRAM, "serve", "--etc", str(agent.etc), *words], capture_output=True, text=True, timeout=100
     )
     assert finished.returncode == 1 and "Traceback" not in finished.stderr
     assert finished.stderr.startswith("Error: ") and finished.stderr.count("\n") == 1, finished.stderr
@@ -367,14 +369,12 @@ def test_sighup_re_reads_the_settings_and_says_what_needs_a_restart(agent: Runni
     assert agent.process is not None
     agent.write_settings('[api]\nmax_body = "10 KiB"\nthreads = 3\n')
     agent.process.send_signal(signal.SIGHUP)
-    time.sleep(0.5)
-    assert "settings re-read changed=api.max_body needs-restart=api.threads" in agent.log_text()
+    agent.wait_for_log("settings re-read changed=api.max_body needs-restart=api.threads")
     with agent.client() as client, pytest.raises(Exception, match="413"):
         client.call("system.statvfs", mpoints=["x" * 20_000])
     agent.write_settings("[api]\nmax_body = 1.5\n")
     agent.process.send_signal(signal.SIGHUP)
-    time.sleep(0.5)
-    assert "the old ones stay in force" in agent.log_text()
+    agent.wait_for_log("the old ones stay in force")
     with agent.client() as client:
         assert len(client.call("system.load_average")) == 3
 
@@ -385,7 +385,7 @@ def test_systemd_is_told_when_the_agent_is_ready(tmp_path: Path) -> None:
     place = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(place))
-        notify.settimeout(20)
+        notify.settimeout(90)
         agent = RunningAgent(tmp_path / "agent")
         os.environ["NOTIFY_SOCKET"] = str(place)
         try:
@@ -429,7 +429,7 @@ def test_make_run_starts_calls_and_stops(tmp_path: Path) -> None:
             break
         seen += line
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=20)[0]
+    rest = process.communicate(timeout=90)[0]
     if process.returncode == 1:
         pytest.skip("LEFT OUT: something listens on 127.0.0.1:8010 already")
     assert process.returncode == 0 and "system.load_average" in seen and "The agent has stopped." in rest

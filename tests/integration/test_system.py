@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from operator import eq, ge
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,36 @@ def words(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def agree(ours: Callable[[], Any], theirs: Callable[[], Any], same: Callable[[Any, Any], bool] = eq) -> None:
+    """Compare two figures of a machine that others work on meanwhile: what is read at two instants may differ once."""
+    seen: list[tuple[Any, Any]] = []
+    for _ in range(20):
+        seen.append((ours(), theirs()))
+        if same(*seen[-1]):
+            return
+    raise AssertionError(f"they never agree: {seen}")
+
+
+def within(difference: float) -> Callable[[float, float], bool]:
+    return lambda first, second: abs(first - second) < difference
+
+
 def test_figures_agree_with_other_programs(shared_agent: RunningAgent) -> None:
     with shared_agent.client() as client:
         system = client.system
         assert len(system.cpu_info()) == psutil.cpu_count()
         assert system.mem_info()["total_real"] == psutil.virtual_memory().total // 1024
-        assert abs(system.mem_info()["available"] - psutil.virtual_memory().available // 1024) < 300_000
+        agree(
+            lambda: system.mem_info()["available"], lambda: psutil.virtual_memory().available // 1024, within(300_000)
+        )
         assert system.uname()["kernel_release"] == platform.release() == words("uname", "-r")
         assert system.uname()["nodename"] == socket.gethostname()
-        assert set(system.net_stats()) == set(psutil.net_io_counters(pernic=True))
-        assert set(system.block_devices()) >= set(psutil.disk_io_counters(perdisk=True))
-        assert system.disk_stats().keys() == set(system.block_devices())
-        assert abs(system.cpu_stat()["idle"] - psutil.cpu_times().idle * 100) < 5000
-        assert [round(figure) for figure in system.load_average()] == [round(f) for f in os.getloadavg()]
+        agree(lambda: set(system.net_stats()), lambda: set(psutil.net_io_counters(pernic=True)))
+        agree(lambda: set(system.block_devices()), lambda: set(psutil.disk_io_counters(perdisk=True)), ge)
+        agree(lambda: set(system.disk_stats()), lambda: set(system.block_devices()))
+        agree(lambda: system.cpu_stat()["idle"], lambda: psutil.cpu_times().idle * 100, within(5000))
+        agree(lambda: system.load_average()[0], lambda: os.getloadavg()[0], within(0.011))
+        agree(lambda: system.load_average()[2], lambda: os.getloadavg()[2], within(0.011))
         assert system.dist()["distributor"] == words("sh", "-c", ". /etc/os-release; echo $ID")
         if Path("/usr/bin/python3").exists():
             assert words("/usr/bin/python3", "-V").split()[1] in system.pythons()
@@ -47,8 +65,9 @@ def test_figures_agree_with_other_programs(shared_agent: RunningAgent) -> None:
 def test_free_space_is_what_an_ordinary_user_may_use(shared_agent: RunningAgent, tmp_path: Path) -> None:
     with shared_agent.client() as client:
         found = client.system.statvfs(mpoints=["/", "/proc/", str(tmp_path), "/nothing", ""])
-    usage = shutil.disk_usage("/")
-    assert found["/"]["total"] == usage.total // 1024 and abs(found["/"]["free"] - usage.free // 1024) < 200_000
+        free = lambda: client.system.statvfs(mpoints=["/"])["/"]["free"]  # noqa: E731
+        agree(free, lambda: shutil.disk_usage("/").free // 1024, within(200_000))
+    assert found["/"]["total"] == shutil.disk_usage("/").total // 1024
     assert found["/proc/"] == {"total": 0, "free": 0}
     assert found[str(tmp_path)] is None and found["/nothing"] is None and found[""] is None
 
@@ -78,7 +97,7 @@ def test_script_logs(shared_agent: RunningAgent) -> None:
 def test_the_auth_shutdown_hook(make_trial_agent: Callable[[str], RunningAgent], tmp_path: Path) -> None:
     agent = make_trial_agent("")
     hook = tmp_path / "hook"
-    agent.write_settings('[system]\nhook_timeout = "0.5 s"', f'auth_shutdown_hook = "{hook}"')
+    agent.write_settings("", f'auth_shutdown_hook = "{hook}"')
     with agent.start().client() as client:
 
         def failure() -> AgentError:
@@ -94,7 +113,10 @@ def test_the_auth_shutdown_hook(make_trial_agent: Callable[[str], RunningAgent],
         assert client.system.call_auth_shutdown_hook() == "go on"
         hook.write_text("#!/bin/sh\necho no >&2; exit 4\n")
         assert failure().code == -32018 and "status 4: no" in failure().message
-        hook.write_text("#!/bin/sh\nsleep 30\n")
+        hook.write_text("#!/bin/sh\nsleep 100\n")
+        agent.stop()
+        agent.write_settings('[system]\nhook_timeout = "0.5 s"', f'auth_shutdown_hook = "{hook}"')
+        agent.start()
         assert failure().code == -32016
 
 
@@ -160,12 +182,13 @@ def test_a_dead_mount_hangs_nobody_and_is_asked_once(agent: RunningAgent, tmp_pa
             asking = threading.Thread(target=lambda: answers.append(client.system.statvfs(mpoints=["/", str(point)])))
             started = time.monotonic()
             asking.start()
-            for _ in range(20):
+            meanwhile = 0
+            while asking.is_alive():
                 other.system.load_average()
-            assert time.monotonic() - started < 2
-            asking.join()
+                meanwhile += 1
+            assert meanwhile > 5, "nobody was held up"
             assert answers[0]["/"]["total"] > 0 and answers[0][str(point)] is None
-            assert 2.5 < time.monotonic() - started < 6
+            assert 2.5 < time.monotonic() - started < 20
             children = len(psutil.Process(agent.pid()).children())
             for _ in range(5):
                 assert other.system.statvfs(mpoints=[str(point)]) == {str(point): None}

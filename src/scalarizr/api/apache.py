@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 from scalarizr.apache.parameters import Host, read_host_parameters, site_name, tcp_port
 from scalarizr.apache.statistics import read_statistics
 from scalarizr.apache.template import check_template
-from scalarizr.api.configured import hosting_of
+from scalarizr.api.configured import any_directive, hosting_of
 from scalarizr.api.parts import Parts
 from scalarizr.errors import InvalidParameter
 from scalarizr.rpc.method import command, operation, query
@@ -31,7 +31,7 @@ class ApacheAPI:
         self._program = self._hosting.program
         self._environment = parts.environment
         self._status_url = parts.settings.apache.status_url
-        self._any_directive = parts.settings.apache.template_directives == "any"
+        self._directives = parts.settings.apache.template_directives
         self._log = parts.log
 
     # Virtual hosts
@@ -72,7 +72,9 @@ class ApacheAPI:
             "ssl_certificate_id": ssl_certificate_id,
             "allow_port": allow_port,
         }
-        return self._hosting.create(read_host_parameters(described, any_directive=self._any_directive), reload=reload)
+        return self._hosting.create(
+            read_host_parameters(described, any_directive=any_directive(self._directives)), reload=reload
+        )
 
     @command(resource=_RESOURCE, dry_run=True)
     def update_vhost(
@@ -98,7 +100,7 @@ class ApacheAPI:
         :raises NotFound: there is none of that name on that port.
         :raises AlreadyExists: there is another one of the new name and port.
         """
-        text = template and check_template(template, "template", any_directive=self._any_directive)
+        text = template and check_template(template, "template", any_directive=any_directive(self._directives))
         return self._hosting.update(
             (site_name(signature[0], "signature[0]"), tcp_port(signature[1], "signature[1]")),
             hostname=None if hostname is None else site_name(hostname, "hostname"),
@@ -149,7 +151,9 @@ class ApacheAPI:
         for index, described in enumerate(self._from_environment() if vhosts is None else vhosts):
             place = f"vhosts[{index}]"
             try:
-                host = read_host_parameters(described, place=place, index=index, any_directive=self._any_directive)
+                host = read_host_parameters(
+                    described, place=place, index=index, any_directive=any_directive(self._directives)
+                )
             except InvalidParameter as error:
                 name = described.get("hostname")
                 error.facts |= {"index": index, "hostname": name if isinstance(name, str) else None}

@@ -6,7 +6,12 @@ from scalarizr.api.parts import Parts
 from scalarizr.changes import history
 from scalarizr.changes.journal import Record
 from scalarizr.changes.transaction import shown_file
+from scalarizr.errors import NotFound
 from scalarizr.rpc.method import command, query
+from scalarizr.rpc.rights import present_rights
+
+# Whose methods change a service's files.
+_OWNERS = {"nginx": "nginx", "apache": "apache", "fstab": "storage", "hostname": "system"}
 
 
 class Change(TypedDict):
@@ -52,13 +57,14 @@ class ChangeAPI:
 
     @query
     def list(self, limit: int = 50) -> list[Change]:
-        """List the changes, newest first.
+        """List the changes, newest first: those of methods that the caller may call itself.
 
         :param limit: how many at most.
         :return: `status` is `applied`, `waiting` (for its confirmation, until `confirm_by`), `reverted`, `conflict`
             (something that a person edited was left as it is) or `failed`; times are in Unix seconds.
         """
-        return [_shown(record) for record in self._changes.journal.history()[: max(limit, 0)]]
+        visible = [record for record in self._changes.journal.history() if _is_visible(record)]
+        return [_shown(record) for record in visible[: max(limit, 0)]]
 
     @query
     def show(self, id: str) -> ShownChange:  # noqa: A002  the wire's name
@@ -68,7 +74,7 @@ class ChangeAPI:
         :return: the same with the unified diff of each file; keys and other secrets are not shown.
         :raises NotFound: there is none of that id.
         """
-        record = self._changes.find(id)
+        record = self._find(id)
         files = [FileChange(**shown_file(self._changes.journal.planned(file))) for file in record.files]  # type: ignore[typeddict-item]
         return ShownChange(**{**_shown(record), "files": files})
 
@@ -81,7 +87,7 @@ class ChangeAPI:
         :raises NotFound: there is none of that id.
         :raises Refused: it does not wait, or no longer: it is being taken back.
         """
-        return _shown(self._changes.confirm(self._changes.find(id)))
+        return _shown(self._changes.confirm(self._find(id)))
 
     @command(resource="changes")
     def revert(self, id: str, reload: bool = True) -> Change:  # noqa: A002  the wire's name
@@ -93,7 +99,27 @@ class ChangeAPI:
         :raises NotFound: there is none of that id.
         :raises Refused: a later change, which is named, or a person touched a file of it since; nothing was changed.
         """
-        return _shown(history.revert(self._changes, id, reload=reload))
+        return _shown(history.revert(self._changes, self._find(id).id, reload=reload))
+
+    def _find(self, change_id: str) -> Record:
+        for record in self._changes.journal.history():
+            if record.id == change_id and _is_visible(record):
+                return record
+        shown = change_id[:60]
+        raise NotFound(f"There is no change {shown} in the history, which keeps the last ones.", {"id": shown})
+
+
+def _is_visible(record: Record) -> bool:
+    """Tell whether the caller may see a change, and with it take it back: where it may call what made it.
+
+    One that took another back, or was made by the agent itself, could be any change of its service's files.
+    """
+    rights = present_rights()
+    namespace = record.method.partition(".")[0]
+    if namespace == record.method or namespace == "change":
+        owner = _OWNERS.get(record.service)
+        return rights.unlimited or (owner is not None and rights.cover(owner))
+    return rights.show(record.method)
 
 
 def _shown(record: Record) -> Change:

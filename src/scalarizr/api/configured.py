@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scalarizr.host.firewall import Firewall
+from scalarizr.rpc.rights import present_rights
 
 if TYPE_CHECKING:
     from scalarizr.apache.hosting import Hosting
@@ -69,3 +70,11 @@ def configured_service(parts: Parts, name: str) -> ConfiguredService | None:
     if name == "nginx":
         return proxying_of(parts)
     return hosting_of(parts) if name == "apache" else None
+
+
+def any_directive(setting: str) -> bool:
+    """Tell whether the present call's templates may hold any directive: never those of a caller with limited rights.
+
+    :param setting: `template_directives` of the service's section.
+    """
+    return setting == "any" and present_rights().unlimited

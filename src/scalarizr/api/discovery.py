@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from scalarizr.rpc.method import query
 from scalarizr.rpc.registry import Registry
+from scalarizr.rpc.rights import present_rights
 
 
 class DiscoveryAPI:
@@ -19,14 +20,14 @@ class DiscoveryAPI:
 
     @query
     def discover(self) -> dict[str, Any]:
-        """Describe every method of every namespace.
+        """Describe every method that the caller may call.
 
         :return: an OpenRPC 1.3 document: each method with its parameters, their types, defaults and meanings, and its
             result.
         """
         from scalarizr.rpc.discover import openrpc
 
-        return openrpc(self._registry)
+        return openrpc(self._registry, present_rights())
 
     @query
     def describe(self, name: str) -> dict[str, Any]:
@@ -35,7 +36,8 @@ class DiscoveryAPI:
         :param name: `namespace.method`; aliases of namespaces are known.
         :return: its entry of the OpenRPC document.
         :raises MethodNotFound: there is no such method; names the nearest.
+        :raises PermissionRefused: the caller may not call it.
         """
         from scalarizr.rpc.discover import describe_method
 
-        return describe_method(self._registry.find(name))
+        return describe_method(self._registry.find(name, rights=present_rights()))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scalarizr.api.configured import proxying_of
+from scalarizr.api.configured import any_directive, proxying_of
 from scalarizr.api.parts import Parts
 from scalarizr.errors import InvalidParameter
 from scalarizr.nginx import names
@@ -21,7 +21,7 @@ class NginxAPI:
     def __init__(self, parts: Parts) -> None:
         self._proxying = proxying_of(parts)
         self._program = self._proxying.program
-        self._any_directive = parts.settings.nginx.template_directives == "any"
+        self._directives = parts.settings.nginx.template_directives
         self._log = parts.log
 
     # Proxies
@@ -81,7 +81,7 @@ class NginxAPI:
         """
         described = dict(locals())
         del described["self"]
-        self._proxying.make(read_proxy(described, any_directive=self._any_directive), "nginx.make_proxy")
+        self._proxying.make(read_proxy(described, any_directive=any_directive(self._directives)), "nginx.make_proxy")
 
     @command(resource=_RESOURCE, dry_run=True, together=True)
     def remove_proxy(self, hostname: str, reload_service: bool = True) -> None:
@@ -319,7 +319,7 @@ class NginxAPI:
         self._program.refuse_invalid()
 
     def _read(self, described: list[dict[str, Any]], parameter: str) -> list[Proxy]:
-        return read_proxies(described, parameter, any_directive=self._any_directive)
+        return read_proxies(described, parameter, any_directive=any_directive(self._directives))
 
     def _note(self, action: str, reason: str | None) -> None:
         self._log.info("nginx %s reason=%r", action, (reason or "-")[:300])

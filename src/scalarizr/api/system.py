@@ -1,13 +1,29 @@
 """The `system` namespace: the host itself."""
 
-from typing import TypedDict, cast
+import asyncio
+import base64
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from scalarizr.api.parts import Parts
+from scalarizr.errors import Busy
 from scalarizr.host import cpu, disks, distribution, interpreters, kernel, memory, name, network
 from scalarizr.host.capacity import Capacity
 from scalarizr.host.load import LoadAverage
-from scalarizr.rpc.method import command, query
+from scalarizr.rpc.method import command, operation, query
+from scalarizr.rpc.rights import present_rights, refusal
+from scalarizr.secret import Secret
 from scalarizr.system import hook, hostname, log_files, metrics
+
+if TYPE_CHECKING:
+    from scalarizr.system.scripts import Places
+
+_UPDATE_LOG = "scalarizr_update.log"
 
 
 class Uname(TypedDict):
@@ -94,6 +110,55 @@ class ScriptOutput(TypedDict):
 
     stdout: str
     stderr: str
+
+
+class MountedFileSystem(TypedDict):
+    """One mount of a real file system; sizes in kB, null where it does not answer."""
+
+    device: str
+    mpoint: str
+    fstype: str
+    options: str
+    total: int | None
+    free: int | None
+
+
+class GivenScript(TypedDict, total=False):
+    """A script to be run."""
+
+    name: str | None
+    body: Secret | None
+    path: str | None
+    run_as: str | None
+    timeout: float | int | str | None
+    asynchronous: bool
+    execution_id: str | int | None
+
+
+class GlobalVariable(TypedDict):
+    """An environment variable of scripts; a private one's value is masked."""
+
+    name: str
+    value: Secret
+    private: NotRequired[bool]
+
+
+class ScriptResult(TypedDict):
+    """How a script ended; one that runs on has neither code nor time."""
+
+    execution_id: str
+    name: str
+    return_code: int | None
+    elapsed: float | None
+    timed_out: bool
+
+
+def _executions(parameters: Mapping[str, Any]) -> str:
+    """Name the runs that a call asks for, so that the same call is not made a second time meanwhile."""
+    named = sorted(str(script["execution_id"]) for script in parameters["scripts"] if script.get("execution_id"))
+    if not named:
+        return f"scripts {uuid.uuid4().hex}"
+    return f"scripts {hashlib.sha256(' '.join(named).encode()).hexdigest()[:32]}"
 
 
 class SystemAPI:
@@ -236,6 +301,108 @@ class SystemAPI:
         return cast("dict[str, Space | None]", self._capacity.of(mpoints))
 
     @query(limit=120)
+    def mounts(self) -> dict[str, MountedFileSystem]:
+        """Tell what is mounted: the real file systems, those that keep data on a device, a network or in a process.
+
+        What the kernel makes up (proc, sysfs, cgroups) or keeps in memory (tmpfs) is left out.
+
+        :return: by mount point; `options` by comma, as mount(8) shows them. A file system that does not answer within
+            3 s, such as one of a dead file server, is there without figures.
+        """
+        from scalarizr.system.mounts import real_mounts
+
+        return cast("dict[str, MountedFileSystem]", real_mounts(self._host, self._capacity))
+
+    @command(resource="")
+    async def reboot(self, force: bool = False) -> None:
+        """Reboot this server, cleanly, once this answer has got away: `[system] reboot_delay` after it.
+
+        Called again meanwhile, it changes nothing.
+
+        :param force: also while operations run, which are interrupted then.
+        :raises Busy: an operation runs or waits; the facts name those that the caller may see.
+        :raises NotSupported: this host has no init that reboots it, as in most containers.
+        :raises PermissionRefused: the agent does not run as root.
+        """
+        from scalarizr.system.reboot import begin_reboot
+
+        if not force:
+            await self._refuse_while_operations_run()
+        settings = self._parts.settings
+        delay = float(settings.system.reboot_delay)
+        pending = await asyncio.to_thread(begin_reboot, self._host, settings.paths.state, settings.paths.logs, delay)
+        when = "is pending already" if pending.already_pending else f"in {delay:g} s"
+        self._parts.log.warning("reboot %s command=%s", when, " ".join(pending.command))
+
+    async def _refuse_while_operations_run(self) -> None:
+        operations = self._parts.operations
+        if operations is None or not await operations.has_in_progress():
+            return
+        unfinished = [
+            record for status in ("in-progress", "new") for record in await operations.newest(status=status, limit=20)
+        ]
+        if not unfinished:
+            return
+        shown = [record for record in unfinished if present_rights().show(record.name)]
+        named = ", ".join(f"{record.name} ({record.id})" for record in shown) or "those of others"
+        raise Busy(
+            f"Operations are at work: {named}. This server was not rebooted; wait for them, cancel them, or say "
+            "`force`.",
+            {"operations": [record.id for record in shown]},
+        )
+
+    @operation(resource=_executions)
+    def execute_scripts(
+        self,
+        scripts: list[GivenScript],
+        global_variables: list[GlobalVariable] | None = None,
+        event_name: str | None = None,
+        role_name: str | None = None,
+        async_: bool = False,  # noqa: ARG002  the dispatcher's
+    ) -> list[ScriptResult]:
+        """Run scripts on this server, in their order; one that fails does not keep the next one from running.
+
+        A script is an object: `name`; `body`, its text with `#!` and an interpreter in the first line, or `path`, a
+        file; `run_as`, an account (the agent's own when not given); `timeout` in seconds (`[system] script_timeout`
+        when not given), at which it is ended with all that it started; `asynchronous`: it runs on, and the next one
+        begins; `execution_id`: letters, digits, `-` and `_`, made when not given. What it prints goes to
+        `EVENT.ROLE.NAME.EXECUTION_ID-out.log` and `-err.log` in `[paths] scripting_logs`; `get_script_logs` reads it.
+
+        :param scripts: 1 to 100 of them.
+        :param global_variables: `{name, value, private}`: environment variables of all scripts. Private values are
+            masked in logs, records and answers. Variables that change how programs are found or loaded (`PATH`,
+            `LD_PRELOAD` and the like) are refused.
+        :param event_name: for the names of the logs.
+        :param role_name: for the names of the logs.
+        :param async_: give the operation's id at once.
+        :return: one entry a script; `return_code` is negative where a signal ended it, 127 or 126 where it could not be
+            started, null where it runs on.
+        :raises InvalidParameter: a value cannot be accepted, an account is unknown; nothing was started.
+        :raises AlreadyExists: an execution id was used before, and its logs are still there; nothing was started.
+        :raises OutsideFailure: the logs cannot be written; the facts hold the results until then.
+        """
+        from scalarizr.system.script_parameters import read_scripts, read_variables
+        from scalarizr.system.scripts import run_scripts
+
+        wanted = read_scripts(scripts, self._parts.settings.system.script_timeout)
+        variables = read_variables(global_variables or [])
+        results = run_scripts(wanted, variables, self._script_places(), event_name, role_name)
+        return cast("list[ScriptResult]", results)
+
+    def _script_places(self) -> "Places":
+        from scalarizr.system.scripts import Places
+
+        settings = self._parts.settings
+        usual = Path("/run/scalarizr-scripts") if os.geteuid() == 0 else settings.paths.state / "scripts"
+        return Places(
+            logs=settings.paths.scripting_logs,
+            bodies=settings.system.script_dir or usual,
+            keep=settings.system.script_logs_keep,
+            log_size=settings.system.script_log_size,
+            logs_size=settings.system.script_logs_size,
+        )
+
+    @query(limit=120)
     def scaling_metrics(self) -> list[MetricValue]:
         """Read every scaling metric of the environment, 128 at once, each within `[system] metric_timeout`.
 
@@ -250,15 +417,23 @@ class SystemAPI:
 
         :param exec_script_id: the id of its execution: letters, digits, `-` and `_`.
         :param maxsize: bytes of each stream at most; what is longer is cut, and says so at its end.
-        :return: both streams in base64; where a log was rotated away, a text that says so.
+        :return: both streams in base64, of a script that still runs what it printed so far; where a log was rotated
+            away, a text that says so. They are kept for `[system] script_logs_keep`.
         :raises InvalidParameter: the id has other characters.
+        :raises PermissionRefused: the caller may not run scripts itself.
         """
-        directory = self._parts.settings.paths.scripting_logs
+        if not present_rights().show("system.execute_scripts"):
+            raise refusal("system.execute_scripts")
+        from scalarizr.system.script_logs import prune
+
+        directory, kept = self._parts.settings.paths.scripting_logs, self._parts.settings.system
+        with contextlib.suppress(OSError):
+            prune(directory, kept.script_logs_keep, kept.script_logs_size)
         return cast("ScriptOutput", log_files.script_output(directory, exec_script_id, maxsize))
 
     @query
     def get_debug_log(self, maxsize: int | None = None) -> str:
-        """Give the newest part of the agent's debug log, scalarizr_debug.log.
+        """Give the newest part of the agent's debug log, scalarizr_debug.log: of calls that the caller may make itself.
 
         :param maxsize: bytes at most, whole lines; `[system] log_size` (5 MiB) when not given.
         :return: base64.
@@ -274,11 +449,11 @@ class SystemAPI:
         :return: base64.
         :raises NotFound: there is no such file.
         """
-        return self._log("scalarizr_update.log", maxsize)
+        return self._log(_UPDATE_LOG, maxsize)
 
     @query
     def get_log(self, maxsize: int | None = None) -> str:
-        """Give the newest part of the agent's log, scalarizr.log.
+        """Give the newest part of the agent's log, scalarizr.log: of calls that the caller may make itself.
 
         :param maxsize: bytes at most, whole lines; `[system] log_size` (5 MiB) when not given.
         :return: base64.
@@ -288,7 +463,16 @@ class SystemAPI:
 
     def _log(self, file: str, size: int | None) -> str:
         settings = self._parts.settings
-        return log_files.newest_part(settings.paths.logs / file, settings.system.log_size if size is None else size)
+        part = log_files.newest_part(settings.paths.logs / file, settings.system.log_size if size is None else size)
+        # Updates are nobody's calls.
+        return part if present_rights().unlimited or file == _UPDATE_LOG else _shown_part(part)
+
+
+def _shown_part(part: str) -> str:
+    from scalarizr.system.shown_lines import lines_about
+
+    text = base64.b64decode(part).decode("utf-8", "surrogateescape")
+    return base64.b64encode(lines_about(text, present_rights().show).encode("utf-8", "surrogateescape")).decode()
 
 
 def _set_hostname(parts: Parts, new_name: str) -> str:

@@ -67,5 +67,6 @@ def call(
 
 def _options_of(target: Target) -> str:
     """Give the options with which a further command reaches the same agent with the same key."""
-    given = {"--etc": target.etc if target.etc != default_etc() else None, "--url": target.url, "--key": target.key}
+    etc = target.etc if target.etc != default_etc() else None
+    given = {"--etc": etc, "--url": target.url, "--key": target.key, "--key-id": target.key_id}
     return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)

@@ -28,8 +28,12 @@ end
 complete -c scalarizr -f -a '(__scalarizr)'
 """,
 }
-_OPERATIONS = ["list", "show", "cancel", "follow"]
-_CHANGES = ["list", "show", "revert", "confirm"]
+_COMMANDS_WITHIN = {
+    "operations": ["list", "show", "cancel", "follow"],
+    "changes": ["list", "show", "revert", "confirm"],
+    "key": ["list", "add", "rotate", "revoke"],
+    "maintenance": ["on", "off", "status"],
+}
 _PATIENCE = 1.0
 
 
@@ -59,10 +63,8 @@ def suggestions(words: list[str], context: click.Context) -> list[str]:
     elif last.startswith("-"):
         command = cli.get_command(context, words[0])
         found = [option for parameter in (command.params if command else []) for option in parameter.opts]
-    elif words[0] == "operations" and len(words) == 2:
-        found = _OPERATIONS
-    elif words[0] == "changes" and len(words) == 2:
-        found = _CHANGES
+    elif words[0] in _COMMANDS_WITHIN and len(words) == 2:
+        found = _COMMANDS_WITHIN[words[0]]
     elif words[0] == "completion":
         found = list(_SCRIPTS)
     elif words[0] in ("call", "methods"):

@@ -16,6 +16,8 @@ _COMMANDS = {
     "methods": ("scalarizr.cli.methods:methods", "Show what can be called."),
     "operations": ("scalarizr.cli.operations:operations", "Show, follow and cancel operations."),
     "changes": ("scalarizr.cli.changes:changes", "Show, confirm and revert configuration changes."),
+    "key": ("scalarizr.cli.keys:key", "Show, make, renew and revoke keys."),
+    "maintenance": ("scalarizr.cli.maintenance:maintenance", "Answer queries, and refuse what changes something."),
     "doctor": ("scalarizr.cli.doctor:doctor", "Check the installation."),
     "completion": ("scalarizr.cli.completion:completion", "Print the completion script of a shell."),
     "version": ("scalarizr.cli.main:version", "Print the version."),

@@ -56,12 +56,15 @@ async def _serve(etc: Path, listen: list[str] | None, started: Callable[[list[st
 
     from scalarizr.agent import Agent
 
+    # Who wants the settings to be re-read finds this process from the moment that it holds the state directory.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     agent = Agent(etc, listen=listen)
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end.set)
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
     try:
         await agent.start()
     except BaseException:

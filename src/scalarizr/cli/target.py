@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from scalarizr.client import AgentError, AuthenticationFailed, Client, ClientError, Unreachable
+from scalarizr.envelope.keyring import key_file, keys_directory
 from scalarizr.settings.address import read_address
+from scalarizr.settings.key_id import DEFAULT, EXPECTED, is_key_id
 from scalarizr.settings.load import BadSettings, default_etc, load_settings
 from scalarizr.settings.model import Settings
 
@@ -22,6 +24,7 @@ class Target(NamedTuple):
     :ivar etc: the configuration directory that the defaults come from.
     :ivar url: where it is; None: the local one.
     :ivar key: the key's file; None: the local one's.
+    :ivar key_id: the id that the agent knows the key by; None for its default key.
     :ivar envelope: `sealed` or `founding`.
     :ivar timeout: seconds for one call.
     """
@@ -29,6 +32,7 @@ class Target(NamedTuple):
     etc: Path
     url: str | None
     key: Path | None
+    key_id: str | None
     envelope: str
     timeout: float
 
@@ -54,9 +58,16 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name an agent; it receives a `target`."""
 
     def wrapped(
-        *arguments: Any, etc: Path, url: str | None, key: str | None, envelope: str, timeout: float, **options: Any
+        *arguments: Any,
+        etc: Path,
+        url: str | None,
+        key: str | None,
+        key_id: str | None,
+        envelope: str,
+        timeout: float,
+        **options: Any,
     ) -> Any:
-        target = Target(etc, url, Path(key) if key else None, envelope, timeout)
+        target = Target(etc, url, Path(key) if key else None, key_id, envelope, timeout)
         return function(*arguments, target=target, **options)
 
     wrapped.__name__ = function.__name__
@@ -67,6 +78,7 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--timeout", type=click.FloatRange(min=0.1), default=150.0, metavar="SECONDS", help="For one call."
         ),
         click.option("--envelope", type=click.Choice(["sealed", "founding"]), default="sealed", show_default=True),
+        click.option("--key-id", metavar="ID", help="The id of the key; the agent's default key when not given."),
         click.option("--key", metavar="FILE", help="Its key; the local one's when not given."),
         click.option("--url", metavar="URL", help="Where the agent is; the local one when not given."),
         etc_option,
@@ -81,6 +93,15 @@ def local_url(settings: Settings) -> str:
     host, port = read_address(listen if isinstance(listen, str) else listen[0])
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _local_key(settings: Settings, target: Target) -> Path:
+    default = settings.paths.key
+    assert default is not None
+    identity = target.key_id or DEFAULT
+    if not is_key_id(identity):
+        fail(USAGE, f"{identity!r} is no id of a key: {EXPECTED}.")
+    return key_file(keys_directory(target.etc), default, identity)
 
 
 def _key_advice(error: ClientError) -> str:
@@ -99,9 +120,9 @@ def connected(target: Target) -> Iterator[Client]:
         if url is None or key is None:
             settings = load_settings(target.etc)
             url = url or local_url(settings)
-            key = key or settings.paths.key
+            key = key or _local_key(settings, target)
         try:
-            client = Client(url, key_file=key, envelope=target.envelope, timeout=target.timeout)
+            client = Client(url, key_file=key, key_id=target.key_id, envelope=target.envelope, timeout=target.timeout)
         except ClientError as error:
             fail(UNAUTHENTICATED, f"{error} {_key_advice(error)}")
         except ValueError as error:

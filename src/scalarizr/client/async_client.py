@@ -53,7 +53,8 @@ class AsyncClient(CallingEnd):
     """Calls an agent: `await AsyncClient("http://10.0.0.7:8010", key_file="server.key").system.load_average()`.
 
     :param url: where the agent is.
-    :param options: see `CallingEnd`: `key` or `key_file`, `envelope`, `timeout`, `connect_timeout`, `connections`.
+    :param options: see `CallingEnd`: `key` or `key_file`, `key_id`, `envelope`, `timeout`, `connect_timeout`,
+        `connections`.
     """
 
     def __init__(self, url: str, **options: Any) -> None:

@@ -56,13 +56,14 @@ class CallingEnd:
     :param url: where the agent is.
     :param key: the server's key, as text.
     :param key_file: or the file that holds it.
+    :param key_id: the id that the server knows the key by; none for the server's one default key.
     :param envelope: `sealed`, or `founding` for an agent that knows nothing better; never tried one after the other,
         since whoever sits in between could make the better one fail.
     :param timeout: seconds for a whole call.
     :param connect_timeout: seconds for a connection.
     :param connections: how many calls may be under way at once; further ones wait.
     :raises ClientError: the key cannot be read or used.
-    :raises ValueError: the URL or the envelope is none.
+    :raises ValueError: the URL, the envelope or the id is none.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class CallingEnd:
         *,
         key: str | None = None,
         key_file: str | Path | None = None,
+        key_id: str | None = None,
         envelope: str = "sealed",
         timeout: float = 150.0,
         connect_timeout: float = 5.0,
         connections: int = 16,
     ) -> None:
         self._place = read_url(url)
-        self._sealer = make_sealer(load_key(key, key_file), envelope)
+        self._sealer = make_sealer(load_key(key, key_file), envelope, key_id)
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._connections = connections

@@ -22,7 +22,8 @@ class Client(CallingEnd):
     """Calls an agent: `Client("http://10.0.0.7:8010", key_file="server.key").system.load_average()`.
 
     :param url: where the agent is.
-    :param options: see `CallingEnd`: `key` or `key_file`, `envelope`, `timeout`, `connect_timeout`, `connections`.
+    :param options: see `CallingEnd`: `key` or `key_file`, `key_id`, `envelope`, `timeout`, `connect_timeout`,
+        `connections`.
     """
 
     if TYPE_CHECKING:

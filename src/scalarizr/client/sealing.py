@@ -7,6 +7,7 @@ from scalarizr.client.errors import AuthenticationFailed
 from scalarizr.envelope import founding, sealed
 from scalarizr.envelope.date import date_text, read_date
 from scalarizr.envelope.key import ServerKey
+from scalarizr.settings.key_id import EXPECTED, is_key_id
 
 CLOCK_SKEW = 300
 
@@ -41,14 +42,16 @@ class SealedSealer:
     """The sealed envelope: the answer names its question.
 
     :param key: the server's key.
+    :param key_id: the id that the server knows it by; None for the one that needs none.
     """
 
-    def __init__(self, key: ServerKey) -> None:
+    def __init__(self, key: ServerKey, key_id: str | None = None) -> None:
         self._key = key
+        self._named = {} if key_id is None else {"kid": key_id}
 
     def seal(self, path: str, text: bytes) -> Question:
         identity = sealed.new_id()
-        header = {"aud": path, "iat": int(time.time()), "jti": identity}
+        header = {"aud": path, "iat": int(time.time()), "jti": identity, **self._named}
         return Question(sealed.seal(self._key, text, header), {"Content-Type": "application/jose"}, identity)
 
     def open(self, question: Question, headers: dict[str, str], body: bytes) -> bytes:
@@ -68,16 +71,18 @@ class FoundingSealer:
     random id of the call has to.
 
     :param key: the server's key.
+    :param key_id: the id that the server knows it by; None for the one that needs none.
     """
 
-    def __init__(self, key: ServerKey) -> None:
+    def __init__(self, key: ServerKey, key_id: str | None = None) -> None:
         self._key = key
+        self._named = {} if key_id is None else {"X-Key-Id": key_id}
 
     def seal(self, path: str, text: bytes) -> Question:
         del path  # not covered by this envelope
         date = date_text(int(time.time()))
         body, signature = founding.seal(self._key, text, date)
-        return Question(body, {"Date": date, "X-Signature": signature}, "")
+        return Question(body, {"Date": date, "X-Signature": signature, **self._named}, "")
 
     def open(self, question: Question, headers: dict[str, str], body: bytes) -> bytes:
         del question
@@ -90,16 +95,19 @@ class FoundingSealer:
         return text.rstrip(bytes(range(32)))
 
 
-def make_sealer(key: ServerKey, envelope: str) -> Sealer:
+def make_sealer(key: ServerKey, envelope: str, key_id: str | None = None) -> Sealer:
     """Choose an envelope.
 
     :param envelope: `sealed` or `founding`; there is no falling back from one to the other.
-    :raises ValueError: it is neither.
+    :param key_id: the id that the server knows the key by; None for the one that needs none.
+    :raises ValueError: it is neither, or the id is none.
     """
+    if key_id is not None and not is_key_id(key_id):
+        raise ValueError(f"{key_id[:80]!r} is no id of a key: {EXPECTED}")
     if envelope == "sealed":
-        return SealedSealer(key)
+        return SealedSealer(key, key_id)
     if envelope == "founding":
-        return FoundingSealer(key)
+        return FoundingSealer(key, key_id)
     raise ValueError(f'envelope is "sealed" or "founding", not {envelope!r}')
 
 

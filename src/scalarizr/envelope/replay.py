@@ -13,8 +13,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from scalarizr.host.files import write_file
+from scalarizr.settings.key_id import DEFAULT
 
 _MAGIC = b"scalarizr replay 1\n"
+# The same for several keys: each store behind its key's id, both with their lengths before them.
+_MAGIC_OF_SEVERAL = b"scalarizr replay 2\n"
 _RUNNING = b"scalarizr replay: the agent runs, or did not stop cleanly\n"
 _LEAST_SLOTS = 4
 
@@ -60,7 +63,7 @@ class _Second:
 
 
 class ReplayStore:
-    """What was accepted lately. Thread-safe.
+    """What was accepted lately of one key. Thread-safe.
 
     :param skew: seconds that a message's date may be off, either way.
     :param capacity: messages remembered at most; beyond it the floor rises.
@@ -87,25 +90,37 @@ class ReplayStore:
         :param now: this server's clock.
         :raises Seen: it was accepted before, or its date is at or below the floor.
         """
+        with self._guard:
+            self.accept_guarded(identity, date, now)
+
+    def accept_guarded(self, identity: bytes, date: int, now: float) -> None:
+        """Do what `accept` does, for whoever sees to it that nobody else does meanwhile."""
         # A MAC is random already; a jti is whatever its client chose.
         head = identity[:8] if len(identity) == 20 else blake2b(identity, digest_size=8).digest()
         number = int.from_bytes(head, "little") or 1
+        if self._seconds and self._oldest < now - self.skew:
+            self._forget_before(now - self.skew)
+        if self.floor is not None and date <= self.floor:
+            raise Seen("This request is not newer than what this server remembers; sign it again with the present time")
+        second = self._seconds.get(date)
+        if second is None:
+            second = self._seconds[date] = _Second()
+            self._oldest = min(self._seconds)
+        if not second.add(number):
+            raise Seen("This request was seen before")
+        self._count += 1
+        while self._count > self.capacity:
+            self._forget(self._oldest)
+
+    def forget_before(self, limit: float) -> None:
+        """Forget all that was dated before a Unix time; nothing so old is accepted afterwards."""
         with self._guard:
-            if self._seconds and self._oldest < now - self.skew:
-                self._forget_before(now - self.skew)
-            if self.floor is not None and date <= self.floor:
-                raise Seen(
-                    "This request is not newer than what this server remembers; sign it again with the present time"
-                )
-            second = self._seconds.get(date)
-            if second is None:
-                second = self._seconds[date] = _Second()
-                self._oldest = min(self._seconds)
-            if not second.add(number):
-                raise Seen("This request was seen before")
-            self._count += 1
-            while self._count > self.capacity:
-                self._forget(self._oldest)
+            self._forget_before(limit)
+
+    def forget_oldest(self) -> None:
+        """Forget the messages of the oldest second, and accept none of it or before any more."""
+        with self._guard:
+            self._forget(self._oldest)
 
     def _forget_before(self, limit: float) -> None:
         while self._seconds and self._oldest < limit:
@@ -150,15 +165,110 @@ class ReplayStore:
         self._oldest = min(self._seconds, default=0)
 
 
-def open_store(path: Path, skew: float, capacity: int, clock: Callable[[], float]) -> ReplayStore:
-    """Take up the store of the last run, and mark it as in use.
+class ReplayStores:
+    """What was accepted lately, of each key by itself: what one key's holder sends never makes another's be refused.
+
+    :param skew: seconds that a message's date may be off, either way.
+    :param capacity: messages remembered at most, of all keys together; beyond it the floor of the one with the most
+        rises.
+    :param floor: the floor of every store that is not known yet.
+    """
+
+    def __init__(self, skew: float, capacity: int, floor: int | None = None) -> None:
+        self.skew = skew
+        self.capacity = capacity
+        self._floor = floor
+        self._stores: dict[str, ReplayStore] = {}
+        # Since the last count, and how many more there may be before the next one.
+        self._accepted = self._room = 0
+        self._guard = threading.Lock()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stores.values()))
+
+    def bound(self, skew: float, capacity: int) -> None:
+        """Put other bounds in force; see the class."""
+        with self._guard:
+            self.skew = skew
+            self.capacity = capacity
+            self._accepted = self._room = 0
+            for store in self._stores.values():
+                store.skew = skew
+                store.capacity = capacity
+
+    def of(self, key: str) -> ReplayStore:
+        """Give the store of a key."""
+        store = self._stores.get(key)
+        if store is None:
+            store = self._stores[key] = ReplayStore(self.skew, self.capacity, self._floor)
+        return store
+
+    def accept(self, key: str, identity: bytes, date: int, now: float) -> None:
+        """Accept a message of a key; see `ReplayStore.accept`.
+
+        :raises Seen: it was accepted before, or its date is at or below the floor.
+        """
+        with self._guard:
+            store = self._stores.get(key)
+            if store is None:
+                store = self.of(key)
+            store.accept_guarded(identity, date, now)
+            self._accepted += 1
+            if self._accepted > self._room:
+                self._make_room(now)
+
+    def _make_room(self, now: float) -> None:
+        """Forget where there are too many, and note how many more there may be before it is looked at again."""
+        stores = self._stores.values()
+        if len(self) > self.capacity:
+            for store in stores:
+                store.forget_before(now - self.skew)
+        while len(self) > self.capacity:
+            max(stores, key=len).forget_oldest()
+        self._accepted, self._room = 0, self.capacity - len(self)
+
+    def to_bytes(self) -> bytes:
+        """Write all stores down; where there is only one key, in the form that older agents read, too."""
+        with self._guard:
+            if set(self._stores) <= {DEFAULT}:
+                return self.of(DEFAULT).to_bytes()
+            parts = [_MAGIC_OF_SEVERAL]
+            for key, store in self._stores.items():
+                name, data = key.encode(), store.to_bytes()
+                parts += [struct.pack("<BQ", len(name), len(data)), name, data]
+            return b"".join(parts)
+
+    def restore(self, data: bytes) -> None:
+        """Read what `to_bytes` wrote.
+
+        :raises ValueError: it is something else.
+        """
+        if not data.startswith(_MAGIC_OF_SEVERAL):
+            self.of(DEFAULT).restore(data)
+        else:
+            place = len(_MAGIC_OF_SEVERAL)
+            while place < len(data):
+                if len(data) < place + 9:
+                    raise ValueError("a replay store that was cut off")
+                name_length, length = struct.unpack_from("<BQ", data, place)
+                place += 9
+                name = data[place : place + name_length].decode("ascii")
+                place += name_length
+                if len(data) < place + length:
+                    raise ValueError("a replay store that was cut off")
+                self.of(name).restore(data[place : place + length])
+                place += length
+
+
+def open_store(path: Path, skew: float, capacity: int, clock: Callable[[], float]) -> ReplayStores:
+    """Take up the stores of the last run, and mark them as in use.
 
     Where the last run did not end cleanly, what it had accepted is unknown: nothing up to the present second is
     accepted then. A server that never ran before starts without a floor.
 
-    :raises OSError: it cannot be read or written.
+    :raises OSError: they cannot be read or written.
     """
-    store = ReplayStore(skew, capacity)
+    stores = ReplayStores(skew, capacity)
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -166,14 +276,14 @@ def open_store(path: Path, skew: float, capacity: int, clock: Callable[[], float
         pass
     else:
         try:
-            store.restore(data)
+            stores.restore(data)
         except ValueError:
-            store = ReplayStore(skew, capacity, floor=int(clock()))
+            stores = ReplayStores(skew, capacity, floor=int(clock()))
     write_file(path, _RUNNING, mode=0o600)
-    return store
+    return stores
 
 
-def save_store(store: ReplayStore, path: Path) -> None:
-    """Keep the store for the next start, after the last message was accepted."""
+def save_store(stores: ReplayStores, path: Path) -> None:
+    """Keep the stores for the next start, after the last message was accepted."""
     with contextlib.suppress(OSError):  # without it the next start has a floor: stricter, never looser
-        write_file(path, store.to_bytes(), mode=0o600)
+        write_file(path, stores.to_bytes(), mode=0o600)

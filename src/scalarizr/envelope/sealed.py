@@ -6,7 +6,7 @@ it against two such libraries.
 
 import binascii
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -55,11 +55,36 @@ def seal(key: ServerKey, text: bytes, header: dict[str, Any], *, iv: bytes | Non
     return b".".join((protected, b"", _encode(iv), _encode(data[:-16]), _encode(data[-16:])))
 
 
-def open_token(key: ServerKey, token: bytes) -> tuple[dict[str, Any], bytes]:
-    """Verify and decrypt a token.
+class Token(NamedTuple):
+    """A token taken apart; nothing of it is authenticated yet.
 
-    :return: the protected header, authenticated, and the text.
-    :raises Unopened: whatever is wrong with it.
+    :ivar header: its protected header.
+    :ivar protected: the same as it came.
+    :ivar nonce: 12 bytes.
+    :ivar data: ciphertext and tag.
+    """
+
+    header: dict[str, Any]
+    protected: bytes
+    nonce: bytes
+    data: bytes
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the key that it names (`kid`); None where it names none.
+
+        :raises Unopened: `kid` is no text.
+        """
+        identity = self.header.get("kid")
+        if not isinstance(identity, str) and (identity is not None or "kid" in self.header):
+            raise Unopened
+        return identity
+
+
+def read_token(token: bytes) -> Token:
+    """Take a token apart.
+
+    :raises Unopened: it is none, or demands what is not supported.
     """
     parts = token.strip(b" \t\r\n").split(b".")
     if len(parts) != 5:
@@ -71,10 +96,29 @@ def open_token(key: ServerKey, token: bytes) -> tuple[dict[str, Any], bytes]:
     nonce, mac = _decode(iv), _decode(tag)
     if len(nonce) != 12 or len(mac) != 16:
         raise Unopened
+    return Token(header, protected, nonce, _decode(ciphertext) + mac)
+
+
+def decrypt(key: ServerKey, token: Token) -> bytes:
+    """Verify and decrypt what `read_token` took apart.
+
+    :return: the text; the token's header is authentic then.
+    :raises Unopened: the key does not open it.
+    """
     try:
-        return header, key.aes_gcm.decrypt(nonce, _decode(ciphertext) + mac, protected)
+        return key.aes_gcm.decrypt(token.nonce, token.data, token.protected)
     except InvalidTag:
         raise Unopened from None
+
+
+def open_token(key: ServerKey, token: bytes) -> tuple[dict[str, Any], bytes]:
+    """Verify and decrypt a token.
+
+    :return: the protected header, authenticated, and the text.
+    :raises Unopened: whatever is wrong with it.
+    """
+    taken_apart = read_token(token)
+    return taken_apart.header, decrypt(key, taken_apart)
 
 
 def _read_header(protected: bytes) -> dict[str, Any]:

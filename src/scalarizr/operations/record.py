@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from scalarizr.errors import NotFound
+
 Status = Literal["new", "in-progress", "completed", "failed", "canceled"]
 FINISHED = ("completed", "failed", "canceled")
 INTERRUPTED = -32015
@@ -84,6 +86,11 @@ class UndoStep(msgspec.Struct, frozen=True):
     number: int
     function: str
     arguments: dict[str, Any]
+
+
+def no_operation(identity: str) -> NotFound:
+    """Make the error of an operation that is not there, or not for who asks."""
+    return NotFound(f"There is no operation {identity[:60]}.", {"operation_id": identity[:60]})
 
 
 def secrets_of(job: Job) -> list[str]:

@@ -21,14 +21,15 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from scalarizr.errors import NotFound, OutsideFailure, ScalarizrError
+from scalarizr.errors import OutsideFailure, ScalarizrError
 from scalarizr.host.locks import try_lock
-from scalarizr.operations.record import FINISHED, INTERRUPTED, Job, Record, secrets_of
+from scalarizr.operations.record import FINISHED, INTERRUPTED, Job, Record, no_operation, secrets_of
 from scalarizr.operations.store import Store
 from scalarizr.secret import without
 from scalarizr.settings.model import Settings
 
 T = TypeVar("T")
+Shown = Callable[[str], bool]  # of a method; `bool` says so of all
 _UNDO_ATTEMPTS = 3
 _NO_JOB = Job(params={}, shown_params={})
 
@@ -167,19 +168,22 @@ class Operations:
         self._log.info("operation id=%s cancel requested", identity)
         return await self.result(identity)
 
-    async def newest(self, status: str | None = None, name: str | None = None, limit: int = 100) -> list[Record]:
-        """Give records, newest first."""
+    async def newest(
+        self, status: str | None = None, name: str | None = None, limit: int = 100, shown: Shown = bool
+    ) -> list[Record]:
+        """Give records, newest first, as far as `shown` says of their methods that they are to be seen."""
         if not self._store.exists():
             return []
         await self._settle_dead()
-        return await self._aside(self._store.newest, status, name, limit)
+        names = [one for one in await self._aside(self._store.names) if name in (None, one) and shown(one)]
+        return await self._aside(self._store.newest, status, names, limit)
 
-    async def has_in_progress(self) -> bool:
-        """Tell whether an operation is not finished."""
+    async def has_in_progress(self, shown: Shown = bool) -> bool:
+        """Tell whether an operation of a method of which `shown` says so is not finished."""
         if not self._store.exists():
             return False
         await self._settle_dead()
-        return bool(await self._aside(self._store.unfinished))
+        return any(map(shown, await self._aside(self._store.unfinished_names)))
 
     async def recover(self) -> None:
         """Find what the last agent left: watch the workers that live, settle those that died."""
@@ -449,7 +453,7 @@ class Operations:
     def _found(self, identity: str) -> Record:
         record = self._store.get(identity) if self._store.exists() else None
         if record is None:
-            raise NotFound(f"There is no operation {identity[:60]}.", {"operation_id": identity[:60]})
+            raise no_operation(identity)
         return record
 
     def _finish_unstarted(self, identity: str, status: Literal["canceled", "failed"], error: str) -> None:

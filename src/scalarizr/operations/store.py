@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,11 +224,18 @@ class Store:
         rows = self._records("WHERE id = ?", (identity,), 1)
         return rows[0] if rows else None
 
-    def newest(self, status: str | None, name: str | None, limit: int) -> list[Record]:
-        """Give records, newest first."""
-        conditions = [f"{column} = ?" for column, value in (("status", status), ("name", name)) if value is not None]
-        where = "WHERE " + " AND ".join(conditions) if conditions else ""
-        return self._records(where, tuple(value for value in (status, name) if value is not None), limit)
+    def newest(self, status: str | None, names: Collection[str], limit: int) -> list[Record]:
+        """Give records of these methods, newest first."""
+        where = f"WHERE name IN ({', '.join('?' * len(names))})" + (" AND status = ?" if status is not None else "")
+        return self._records(where, (*names, *([status] if status is not None else ())), limit)
+
+    def names(self) -> list[str]:
+        """Give the methods that there are records of."""
+        return [row[0] for row in self._all("SELECT DISTINCT name FROM operations", ())]
+
+    def unfinished_names(self) -> list[str]:
+        """Give the methods of the operations that are not finished."""
+        return [row[0] for row in self._all(f"SELECT DISTINCT name FROM operations WHERE {_UNFINISHED}", ())]
 
     def unfinished(self) -> list[tuple[str, int | None]]:
         """Give id and pid of each operation that is not finished."""

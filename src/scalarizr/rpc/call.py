@@ -1,13 +1,18 @@
 """The text of a call and of its answer: JSON-RPC 2.0 and the founding dialect (WIRE.md, "JSON-RPC")."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from scalarizr.errors import ScalarizrError
 from scalarizr.secret import Secret
+
+if TYPE_CHECKING:
+    from scalarizr.rpc.rights import Rights
 
 MOST_IN_BATCH = 1000
 MOST_VALUES = 300_000
@@ -19,10 +24,14 @@ class Caller(NamedTuple):
 
     :ivar address: the client's address.
     :ivar envelope: `founding` or `sealed`.
+    :ivar key: the id of the key that the call was made with.
+    :ivar rights: what the holder of that key may call.
     """
 
     address: str
     envelope: str
+    key: str
+    rights: Rights
 
 
 class ParseError(ScalarizrError):

@@ -7,6 +7,7 @@ import msgspec
 from scalarizr import __version__
 from scalarizr.rpc.docstring import read_docstring
 from scalarizr.rpc.registry import REQUIRED, Method, Registry
+from scalarizr.rpc.rights import Rights
 from scalarizr.secret import Secret, masked
 
 _META = {
@@ -18,12 +19,14 @@ _META = {
 }
 
 
-def openrpc(registry: Registry) -> dict[str, Any]:
-    """Describe every method of every namespace.
+def openrpc(registry: Registry, rights: Rights) -> dict[str, Any]:
+    """Describe every method that the rights allow, and no namespace that has none of them.
 
     Each method carries, beside the standard's members, `x-kind` (`query`, `command` or `operation`).
     """
-    methods = [method for name in registry.names for method in registry.methods(name).values()]
+    methods = registry.allowed(rights)
+    there = {method.name.partition(".")[0] for method in methods}
+    names = [name for name in registry.names if rights.unlimited or name in there]
     return {
         "openrpc": "1.3.2",
         "info": {
@@ -35,8 +38,8 @@ def openrpc(registry: Registry) -> dict[str, Any]:
             ),
         },
         "methods": [describe_method(method) for method in methods],
-        "x-namespaces": registry.names,
-        "x-aliases": registry.aliases,
+        "x-namespaces": names,
+        "x-aliases": {alias: name for alias, name in registry.aliases.items() if name in names},
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from scalarizr.errors import Busy, InvalidParameter, NotSupported, ScalarizrError, TimedOut
+from scalarizr.errors import UNCHANGED, Busy, InvalidParameter, NotSupported, Refused, ScalarizrError, TimedOut
 from scalarizr.host.locks import locked
 from scalarizr.logs import AgentLog, request_id, request_secrets
 from scalarizr.platform_access import PlatformAccess, set_platform_access
@@ -32,6 +32,7 @@ from scalarizr.rpc.call import (
     split_batch,
 )
 from scalarizr.rpc.registry import Method, Registry
+from scalarizr.rpc.rights import set_rights
 from scalarizr.rpc.types import checker
 from scalarizr.secret import masked, secrets_in, without
 
@@ -104,6 +105,7 @@ class Dispatcher:
     :param locks: directory of the lock files of resources.
     :param log: the agent's log.
     :param queue: calls that may run or wait at once.
+    :ivar maintenance: why what changes something is refused at present, in a sentence; None where it is not.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Dispatcher:
         self._prefix = uuid.uuid4().hex[:6]
         self._count = 0
         self.queue = queue
+        self.maintenance: str | None = None
         self.namespaces = frozenset((*registry.names, *registry.aliases))
 
     @property
@@ -176,19 +179,20 @@ class Dispatcher:
         self._count += 1
         request_id.set(f"{self._prefix}-{self._count}")
         request_secrets.set(())
+        set_rights(caller.rights)
         try:
             call = read_call(text, in_batch=in_batch)
         except BadCall as bad:
-            self._log.call_line(
-                f"call method=- from={caller.address} envelope={caller.envelope} error={bad.error.code}"
-            )
+            self._log.call_line(f"call method=- {_origin(caller)} error={bad.error.code}")
             return error_text(bad.error, bad.id, bad.modern)
         if namespace:
             call = call._replace(method=f"{namespace}.{call.method}")
         try:
-            prepared = self._prepare(call, namespace)
+            prepared = self._prepare(call, namespace, caller)
             if prepared.method.declaration.inline:
-                return self._ended(call, caller, started, prepared.method.function(**prepared.arguments))
+                return self._ended(
+                    call, caller, started, prepared.method, prepared.method.function(**prepared.arguments)
+                )
         except Exception as error:  # noqa: BLE001  becomes the call's error
             return self._failed(call, caller, started, error)
         if self.full:
@@ -209,14 +213,16 @@ class Dispatcher:
         try:
             task = asyncio.get_running_loop().create_task(self._run(prepared), context=context)
             try:
-                return context.run(self._ended, call, caller, started, await task)
+                return context.run(self._ended, call, caller, started, prepared.method, await task)
             except Exception as error:  # noqa: BLE001  becomes the call's error
                 return context.run(self._failed, call, caller, started, error)
         finally:
             self._running -= 1
 
-    def _prepare(self, call: Call, namespace: str) -> _Prepared:
-        method = self._registry.find(call.method, within=namespace)
+    def _prepare(self, call: Call, namespace: str, caller: Caller) -> _Prepared:
+        method = self._registry.find(call.method, within=namespace, rights=caller.rights)
+        if self.maintenance is not None and method.declaration.kind != "query":
+            raise Refused(f"{self.maintenance} {UNCHANGED}", {"maintenance": True, "method": method.name})
         params, access, dry_run, confirm_within = call.params, None, False, None
         if params and isinstance(params, dict):
             if "_platform_access_data" in params:
@@ -374,11 +380,12 @@ class Dispatcher:
         with locked(self._locks / name, what=resource, timeout=max(deadline - time.monotonic(), 0.1)):
             return function()
 
-    def _ended(self, call: Call, caller: Caller, started: float, result: Any) -> bytes | None:
+    def _ended(self, call: Call, caller: Caller, started: float, method: Method, result: Any) -> bytes | None:
         text = result_text(result, call.id, call.modern) if call.id is not None else None
         took = (time.perf_counter() - started) * 1000
         self._log.call_line(
-            f"call method={call.method} from={caller.address} envelope={caller.envelope} took={took:.2f}ms ok"
+            f"call method={method.name} from={caller.address} key={caller.key} envelope={caller.envelope} "
+            f"took={took:.2f}ms ok"
         )
         return text
 
@@ -386,7 +393,7 @@ class Dispatcher:
         error = self._translated(failure)
         took = (time.perf_counter() - started) * 1000
         self._log.call_line(
-            f"call method={call.method[:100]} from={caller.address} envelope={caller.envelope} took={took:.2f}ms "
+            f"call method={call.method[:100]} {_origin(caller)} took={took:.2f}ms "
             f"error={error.code} {without(error.message, request_secrets.get())}"
         )
         return error_text(error, call.id, call.modern) if call.id is not None else None
@@ -401,6 +408,10 @@ class Dispatcher:
             failure.message = without(failure.message, secrets)
             failure.facts = {name: _clean(fact, secrets) for name, fact in failure.facts.items()}
         return failure
+
+
+def _origin(caller: Caller) -> str:
+    return f"from={caller.address} key={caller.key} envelope={caller.envelope}"
 
 
 def _bound(prepared: _Prepared) -> Callable[[], Any]:

@@ -12,6 +12,7 @@ import msgspec
 from scalarizr.errors import InvalidParameter
 from scalarizr.rpc.call import MethodNotFound, NamespaceNotFound
 from scalarizr.rpc.method import Declaration, declaration_of
+from scalarizr.rpc.rights import FULL_RIGHTS, Rights, refusal
 from scalarizr.rpc.types import Check, checker, words_of
 
 REQUIRED: Any = inspect.Parameter.empty
@@ -138,28 +139,50 @@ class Registry:
             methods = self._built[name] = self._load(name, path)
         return methods
 
-    def find(self, name: str, *, within: str = "") -> Method:
+    def find(self, name: str, *, within: str = "", rights: Rights = FULL_RIGHTS) -> Method:
         """Give one method.
+
+        Of what the rights do not allow nothing is told, neither which methods nor which namespaces there are, and no
+        namespace is built that they cannot reach.
 
         :param name: `namespace.method`.
         :param within: the namespace where the path named it: then errors speak of the short name.
+        :param rights: the caller's.
         :raises NamespaceNotFound: there is no such namespace.
         :raises MethodNotFound: it has no such method.
+        :raises PermissionRefused: the rights do not allow it.
         """
         namespace, short = within, name[len(within) + 1 :]
         if not within:
             namespace, dot, short = name.partition(".")
             if not dot:
-                raise MethodNotFound(name[:100], self._nearest_anywhere(name))
+                raise MethodNotFound(name[:100], self._nearest_anywhere(name, rights))
+        if not rights.unlimited:
+            canonical = self._aliases.get(namespace, namespace)
+            if not rights.reach(canonical):
+                raise refusal(f"{canonical}.{short}")
         methods = self.methods(namespace)
         found = methods.get(short)
         if found is None:
-            close = difflib.get_close_matches(short[:100], methods, 1, cutoff=0.5)
+            allowed = [one for one, method in methods.items() if rights.allow(method)]
+            close = difflib.get_close_matches(short[:100], allowed, 1, cutoff=0.5)
             raise MethodNotFound(short[:100], close[0] if close else None)
+        if not (rights.unlimited or rights.allow(found)):
+            raise refusal(found.name)
         return found
 
-    def _nearest_anywhere(self, name: str) -> str | None:
-        known = [f"{namespace}.{short}" for namespace in self._paths for short in self.methods(namespace)]
+    def allowed(self, rights: Rights) -> list[Method]:
+        """Give all methods that the rights allow, building the namespaces that they reach."""
+        return [
+            method
+            for namespace in self._paths
+            if rights.reach(namespace)
+            for method in self.methods(namespace).values()
+            if rights.allow(method)
+        ]
+
+    def _nearest_anywhere(self, name: str, rights: Rights) -> str | None:
+        known = [method.name for method in self.allowed(rights)]
         same = [full for full in known if full.partition(".")[2] == name]
         return next(iter(same or difflib.get_close_matches(name[:100], known, 1)), None)
 

@@ -77,12 +77,17 @@ def checker(annotation: Any) -> Check:
         item = arguments[1] if arguments else Any
         return _mapping(annotation, None if item is Any else checker(item))
     if typing.is_typeddict(annotation):
-        return _mapping(annotation, None)
+        return _structure(annotation)
     raise TypeError(f"no check is known for the annotation {annotation!r}")
 
 
 def _refuse(annotation: Any, value: Any, path: str) -> InvalidParameter:
-    return InvalidParameter(path, shown(value), words_of(annotation))
+    return InvalidParameter(path, None if _holds_secret(annotation) else shown(value), words_of(annotation))
+
+
+def _holds_secret(annotation: Any) -> bool:
+    inside = typing.get_type_hints(annotation).values() if typing.is_typeddict(annotation) else get_args(annotation)
+    return annotation is Secret or any(map(_holds_secret, inside))
 
 
 def _boolean(value: Any, path: str) -> bool:
@@ -141,7 +146,7 @@ _SIMPLE: dict[Any, Check] = {
 
 def _union(annotation: Any, arguments: tuple[Any, ...]) -> Check:
     members = [(argument, checker(argument)) for argument in arguments]
-    hidden = Secret in arguments
+    hidden = _holds_secret(annotation)
     exact = {bool: bool, int: int, float: float, str: str, Secret: str, type(None): type(None)}
 
     def check(value: Any, path: str) -> Any:
@@ -203,6 +208,33 @@ def _tuple(annotation: Any, members: list[Check]) -> Check:
         return tuple(
             member(one, f"{path}[{index}]") for index, (member, one) in enumerate(zip(members, items, strict=True))
         )
+
+    return check
+
+
+def _structure(annotation: Any) -> Check:
+    """Check an object whose keys are known.
+
+    One that has a key `private` says by it itself whether the secrets in it are such: where it is false or missing,
+    they are given as plain text.
+    """
+    hints = typing.get_type_hints(annotation)
+    members = {name: checker(hint) for name, hint in hints.items()}
+
+    def check(value: Any, path: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise _refuse(annotation, value, path)
+        for name in value:
+            if name not in members:
+                known = "one of " + ", ".join(members)
+                raise InvalidParameter(f"{path}.{name[:60]}", "a key that this object does not have", known)
+        for name in members:
+            if name in annotation.__required_keys__ and name not in value:
+                raise InvalidParameter(f"{path}.{name}", "nothing", words_of(hints[name]))
+        checked = {name: members[name](one, f"{path}.{name}") for name, one in value.items()}
+        if "private" in members and not checked.get("private"):
+            checked = {name: one.reveal() if isinstance(one, Secret) else one for name, one in checked.items()}
+        return checked
 
     return check
 

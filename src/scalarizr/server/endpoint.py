@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from scalarizr.envelope.envelopes import Envelopes, OpenedMessage, RefusedMessage
 from scalarizr.rpc.call import Caller
 from scalarizr.rpc.dispatch import Dispatcher, QueueFull
+from scalarizr.server.keys_in_force import KeysInForce
 from scalarizr.server.message import Answer, Request, plain_answer
 
 # Above this a message's cryptography takes longer than a switch to another thread does.
@@ -19,13 +20,22 @@ class Endpoint:
     """Answers requests.
 
     :param envelopes: opens and seals.
+    :param keys: what each key may call.
     :param dispatcher: makes the calls.
     :param executor: where the cryptography of large messages runs.
     :param log: the agent's log.
     """
 
-    def __init__(self, envelopes: Envelopes, dispatcher: Dispatcher, executor: Executor, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        envelopes: Envelopes,
+        keys: KeysInForce,
+        dispatcher: Dispatcher,
+        executor: Executor,
+        log: logging.Logger,
+    ) -> None:
         self._envelopes = envelopes
+        self._keys = keys
         self._dispatcher = dispatcher
         self._executor = executor
         self._log = log
@@ -46,8 +56,8 @@ class Endpoint:
                 return plain_answer(503, "Busy", ("Retry-After", "1"))
             if len(request.body) > _ASIDE:
                 return self._guarded(self._large(request, path, namespace))
-            message = self._envelopes.open(request.body, request.headers, path)
-            outcome = self._dispatcher.dispatch(message.text, namespace, Caller(request.address, message.envelope))
+            message = self._envelopes.open(request.body, request.headers, path, request.address)
+            outcome = self._dispatcher.dispatch(message.text, namespace, self._caller(request, message))
             if isinstance(outcome, bytes) and len(outcome) <= _ASIDE:
                 return self._sealed(message.seal, outcome)
             return self._guarded(self._later(message, outcome))
@@ -70,11 +80,11 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         try:
             message = await loop.run_in_executor(
-                self._executor, self._envelopes.open, request.body, request.headers, path
+                self._executor, self._envelopes.open, request.body, request.headers, path, request.address
             )
+            caller = self._caller(request, message)
         except RefusedMessage as refusal:
             return self._refused(request, refusal)
-        caller = Caller(request.address, message.envelope)
         return await self._later(message, self._dispatcher.dispatch(message.text, namespace, caller))
 
     async def _later(self, message: OpenedMessage, outcome: bytes | Awaitable[bytes | None] | None) -> Answer:
@@ -86,6 +96,13 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         sealed = await loop.run_in_executor(self._executor, message.seal, text)
         return Answer(200, sealed.headers, sealed.body, authenticated=True)
+
+    def _caller(self, request: Request, message: OpenedMessage) -> Caller:
+        # Looked up now: while a large message was opened aside, its key may have been revoked.
+        rights = self._keys.rights.get(message.key)
+        if rights is None:
+            raise RefusedMessage(key=message.key, problem="the key was revoked meanwhile")
+        return Caller(request.address, message.envelope, message.key, rights)
 
     def _sealed(self, seal: Callable[[bytes], tuple[bytes, tuple[tuple[str, str], ...]]], text: bytes) -> Answer:
         body, headers = seal(text)
@@ -101,7 +118,14 @@ class Endpoint:
         return plain_answer(404, "Not found")
 
     def _refused(self, request: Request, refusal: RefusedMessage) -> Answer:
-        self._log.warning("refused from=%s verified=%s reason=%s", request.address, refusal.verified, refusal)
+        self._log.warning(
+            "refused from=%s key=%s verified=%s reason=%s%s",
+            request.address,
+            refusal.key,
+            refusal.verified,
+            refusal,
+            f" ({refusal.problem})" if refusal.problem else "",
+        )
         return plain_answer(400, str(refusal))
 
     def _failed(self) -> Answer:

@@ -37,6 +37,16 @@ def load_settings(etc: Path) -> Settings:
     :raises BadSettings: naming file, line, key and what was expected.
     """
     path = etc / FILE_NAME
+    text, data = read_toml(path)
+    return _with_defaults(etc.absolute(), _convert(path, text, data))
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """Read a file of settings; one that is not there is empty.
+
+    :return: its text, and what it says.
+    :raises BadSettings: naming file, line and what was expected.
+    """
     try:
         with open(path, "rb") as file:
             raw = file.read(_LARGEST + 1)
@@ -48,20 +58,19 @@ def load_settings(etc: Path) -> Settings:
         raise BadSettings(f"{path}: is larger than 1 MiB, which no settings file is.")
     try:
         text = raw.decode("utf-8")
-        data = tomllib.loads(text)
+        return text, tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise BadSettings(f"{path}, line {line}: is not UTF-8 text.") from error
     except tomllib.TOMLDecodeError as error:
         raise BadSettings(_syntax_error(path, raw.decode("utf-8"), str(error))) from error
-    return _with_defaults(etc.absolute(), _convert(path, text, data))
 
 
 def where_set(etc: Path, section: str, key: str) -> str:
     """Say where a setting stands, for an error about what it names: file and line, or that it is the default."""
     path = etc / FILE_NAME
     try:
-        line = _line_of(path.read_text(encoding="utf-8"), section, key)
+        line = line_of(path.read_text(encoding="utf-8"), section, key)
     except (OSError, UnicodeDecodeError):
         line = 0
     return f"{path}, line {line}: [{section}] {key}" if line else f"{path}: [{section}] {key} (not set: the default)"
@@ -78,10 +87,10 @@ def _convert(path: Path, text: str, data: dict[str, Any]) -> Settings:
     sections = typing.get_type_hints(Settings)
     for name, content in data.items():
         if name not in sections:
-            where = _line_of(text, name, None) or _line_of(text, "", name)
-            raise BadSettings(f"{path}, line {where}: [{name}] is no section; {_hint(name, list(sections))}")
+            where = line_of(text, name, None) or line_of(text, "", name)
+            raise BadSettings(f"{path}, line {where}: [{name}] is no section; {hint(name, list(sections))}")
         if not isinstance(content, dict):
-            where = _line_of(text, "", name)
+            where = line_of(text, "", name)
             raise BadSettings(f"{path}, line {where}: {name} is a section: write [{name}] on a line of its own.")
     built = {name: _section(path, text, name, sections[name], data.get(name, {})) for name in sections}
     return Settings(**built)  # type: ignore[arg-type]  # each section under its own name
@@ -91,9 +100,9 @@ def _section(path: Path, text: str, name: str, kind: type[Section], content: dic
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     values = {}
     for key, value in content.items():
-        where = f"{path}, line {_line_of(text, name, key) or _line_of(text, name, None)}: [{name}] {key}"
+        where = f"{path}, line {line_of(text, name, key) or line_of(text, name, None)}: [{name}] {key}"
         if key not in fields:
-            raise BadSettings(f"{where} is no setting; {_hint(key, list(fields))}")
+            raise BadSettings(f"{where} is no setting; {hint(key, list(fields))}")
         try:
             values[key] = msgspec.convert(value, fields[key].type, dec_hook=_from_toml)
         except msgspec.ValidationError as error:
@@ -184,12 +193,13 @@ _PROBLEMS: dict[tuple[str, str], Any] = {
 }
 
 
-def _hint(name: str, known: list[str]) -> str:
+def hint(name: str, known: list[str]) -> str:
+    """Name what was perhaps meant, else what there is."""
     close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
 
 
-def _line_of(text: str, section: str, key: str | None) -> int:
+def line_of(text: str, section: str, key: str | None) -> int:
     """Find the line of `[section]`, or of a key in it; 0 where it is written in a form that is not looked for."""
     present = ""
     for number, line in enumerate(text.splitlines(), 1):

@@ -256,6 +256,26 @@ class System(Section, frozen=True):
 
     hook_timeout: Annotated[Seconds, _about("Time limit of the auth-shutdown hook.")] = Seconds(60)
     metric_timeout: Annotated[Seconds, _about("Time limit of one scaling metric.")] = Seconds(3)
+    script_timeout: Annotated[Seconds, _about("Time limit of a script that brings none of its own.")] = Seconds(1200)
+    script_logs_keep: Annotated[
+        Seconds, _about("How long the output of a script is kept after its end, in `[paths] scripting_logs`.")
+    ] = Seconds(86400)
+    script_log_size: Annotated[
+        Size, _about("How much of a script's output, and of its errors, is kept; the rest is thrown away.")
+    ] = Size(10 * 2**20)
+    script_logs_size: Annotated[
+        Size, _about("How much the output of all scripts may take; beyond it the oldest goes first.")
+    ] = Size(2**30)
+    script_dir: Annotated[
+        Path | None,
+        _about(
+            "Where a script that came as text lies while it runs: a directory that every account can go through. "
+            "/run/scalarizr-scripts, or, where the agent is not root, scripts in the state directory, when not set."
+        ),
+    ] = None
+    reboot_delay: Annotated[
+        Seconds, _about("Time between the answer of system.reboot and the reboot; the answer needs it to get away.")
+    ] = Seconds(2)
     log_size: Annotated[
         Size, _about("How much of a log get_log and its kin return when not asked for another size.")
     ] = Size(5 * 2**20)

@@ -11,7 +11,9 @@ from scalarizr.envelope import founding, sealed
 from scalarizr.envelope.date import date_text, http_date_text, read_date
 from scalarizr.envelope.envelopes import UNVERIFIED, Envelopes, OpenedMessage, RefusedMessage
 from scalarizr.envelope.key import ServerKey
-from scalarizr.envelope.replay import ReplayStore
+from scalarizr.envelope.keyring import Keyring, NamedKey
+from scalarizr.envelope.replay import ReplayStores
+from scalarizr.settings.key_rules import KeyRules
 from wire import founding_message, random_key, sealed_message
 
 KEY = random_key()
@@ -23,14 +25,17 @@ class Door:
 
     def __init__(self, accepted: tuple[str, ...] = ("founding", "sealed")) -> None:
         self.now = time.time()
-        self.replay = ReplayStore(300, 1000)
-        self.envelopes = Envelopes(KEY, accepted, self.replay, lambda: self.now)
+        ring = Keyring([NamedKey("default", KeyRules(), KEY)])
+        self.envelopes = Envelopes(ring, accepted, ReplayStores(300, 1000), lambda: self.now)
+
+    def open(self, body: bytes, headers: dict[bytes, bytes | None], path: str = "/system") -> OpenedMessage:
+        return self.envelopes.open(body, headers, path, "127.0.0.1")
 
     def founding(self, body: bytes, headers: dict[str, str]) -> OpenedMessage:
-        return self.envelopes.open(body, {n.lower().encode(): v.encode() for n, v in headers.items()}, "/system")
+        return self.open(body, {name.lower().encode(): value.encode() for name, value in headers.items()})
 
     def sealed(self, body: bytes, path: str = "/system") -> OpenedMessage:
-        return self.envelopes.open(body, {b"content-type": b"application/jose; charset=x"}, path)
+        return self.open(body, {b"content-type": b"application/jose; charset=x"}, path)
 
 
 def refusal(call: Any, *arguments: Any) -> str:
@@ -82,13 +87,13 @@ def test_a_founding_message_with_one_changed_character_is_refused(data: Any) -> 
 @given(st.binary(max_size=200), st.binary(max_size=60))
 def test_arbitrary_bytes_are_refused_with_one_text(body: bytes, header: bytes) -> None:
     door = Door()
-    assert refusal(door.envelopes.open, body, {b"x-signature": header, b"date": header}, "/") == UNVERIFIED
+    assert refusal(door.open, body, {b"x-signature": header, b"date": header}, "/") == UNVERIFIED
     assert refusal(door.sealed, body) == UNVERIFIED
 
 
 def test_a_message_without_any_envelope_is_refused(door: Door) -> None:
-    assert refusal(door.envelopes.open, TEXT, {}, "/system") == UNVERIFIED
-    assert refusal(door.envelopes.open, TEXT, {b"content-type": b"application/json"}, "/system") == UNVERIFIED
+    assert refusal(door.open, TEXT, {}, "/system") == UNVERIFIED
+    assert refusal(door.open, TEXT, {b"content-type": b"application/json"}, "/system") == UNVERIFIED
 
 
 @pytest.mark.parametrize("missing", [{"date": None}, {"x-signature": None}])
@@ -96,7 +101,7 @@ def test_a_header_that_came_twice_is_refused(door: Door, missing: dict[str, None
     body, headers = founding_message(KEY, TEXT)
     present: dict[bytes, bytes | None] = {name.lower().encode(): value.encode() for name, value in headers.items()}
     present |= {name.encode(): None for name in missing}
-    assert refusal(door.envelopes.open, body, present, "/system") == UNVERIFIED
+    assert refusal(door.open, body, present, "/system") == UNVERIFIED
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Checking values from outside: the tolerances of the field, and nothing else guessed."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 from hypothesis import given
@@ -118,6 +118,40 @@ def test_a_secret_is_masked_from_the_start_and_never_shown() -> None:
     assert str(checker(Secret)("hunter2", "p")) == "******"
     assert refused(Secret, ["hunter2"]).facts["got"] is None
     assert refused(Secret | None, ["hunter2"]).facts["got"] is None
+
+
+class Variable(TypedDict):
+    name: str
+    value: Secret
+    private: NotRequired[bool]
+
+
+def test_an_object_with_known_keys_says_itself_whether_it_holds_a_secret() -> None:
+    check = checker(list[Variable])
+    assert check([{"name": "A", "value": "seen"}], "v") == [{"name": "A", "value": "seen"}]
+    assert check({"0": {"name": "A", "value": "seen", "private": "0"}}, "v")[0]["value"] == "seen"
+    for private in (True, 1, "1", "true"):
+        (one,) = check([{"name": "A", "value": "planted", "private": private}], "v")
+        assert one["value"] == Secret("planted") and one["private"] is True
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ([{"value": "planted", "private": True}], "v[0].name"),
+        ([{"name": "A", "value": "planted", "secret": True}], "v[0].secret"),
+        ([{"name": "A", "value": "planted", "private": "perhaps"}], "v[0].private"),
+        ([{"name": "A", "value": ["planted"]}], "v[0].value"),
+        (["planted"], "v[0]"),
+        ({"A": "planted"}, "v"),
+        ("planted", "v"),
+    ],
+)
+def test_an_object_that_may_hold_a_secret_is_refused_without_showing_it(value: Any, named: str) -> None:
+    for annotation in (list[Variable], list[Variable] | None):
+        with pytest.raises(InvalidParameter) as caught:
+            checker(annotation)(value, "v")
+        assert caught.value.facts["parameter"] == named and "planted" not in str(caught.value)
 
 
 def test_what_came_is_shown_short() -> None:
