@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from provider_server import GIGABYTE, Answer, Devices, ProviderServer, Request
+from provider_server import GIGABYTE, Answer, CloudServer, Devices, Request
 
 SERVER = "3c8cbb45-77f2-4a28-bc29-1c4ad1d3ba18"
 OTHER_SERVER = "11111111-77f2-4a28-bc29-1c4ad1d3ba18"
@@ -42,26 +42,26 @@ class Job:
     failed: bool = False
 
 
-class CloudstackServer(ProviderServer):
+class CloudstackServer(CloudServer):
     """CloudStack with one zone and two servers, whose volumes are `devices`."""
 
     def __init__(self, devices: Devices) -> None:
-        self.devices = devices
-        self.volumes: dict[str, Volume] = {}
-        self.snapshots: dict[str, dict[str, Any]] = {}
         self.jobs: dict[str, Job] = {}
         # After so many looks a job has ended.
         self.looks = _LOOKS
-        super().__init__()
+        super().__init__(devices, "cloudstack")
         self.access = {**KEYS, "api_url": f"{self.url}/client/api"}
-        # Lines of `[storage]` first.
-        self.settings = (
-            f'by_id_dir = "{devices.by_id}"\nfreeze_limit = "30 s"\n[cloudstack]\nmetadata_url = "{self.url}"\n'
-        )
 
-    def volumes_made(self) -> list[str]:
-        with self.lock:
-            return list(self.volumes)
+    def attach_elsewhere(self, identity: str) -> str:
+        self.volumes[identity].server = OTHER_SERVER
+        return f"the server {OTHER_SERVER}"
+
+    def let_go(self, identity: str) -> None:
+        self.volumes[identity].server = None
+
+    def reset(self) -> None:
+        super().reset()
+        self.looks = _LOOKS
 
     def answer(self, request: Request) -> Any:
         if request.path == "/latest/meta-data/instance-id":

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from provider_server import Answer, Devices, ProviderServer, Request
+from provider_server import Answer, CloudServer, Devices, Request
 
 PROJECT, ZONE, INSTANCE = "a-project", "europe-west1-b", "web-1"
 ACCOUNT = "agent@a-project.iam.gserviceaccount.com"
@@ -86,30 +86,29 @@ class Operation:
     error: dict[str, Any] | None = None
 
 
-class GceServer(ProviderServer):
+class GceServer(CloudServer):
     """Compute Engine with one project, zone and instance, whose disks are `devices`."""
 
+    system = "boot"
+
     def __init__(self, devices: Devices, account: Account) -> None:
-        self.devices = devices
         self.account = account
-        self.disks: dict[str, Disk] = {}
-        self.snapshots: dict[str, dict[str, Any]] = {}
+        self.access = account.access()
         self.operations: dict[str, Operation] = {}
         self.attached: list[dict[str, Any]] = [
             {"deviceName": "boot", "source": self.link_of("boot"), "boot": True, "mode": "READ_WRITE"}
         ]
         self.other_instance_has: set[str] = set()
-        super().__init__()
-        self.disks["boot"] = Disk("boot", 10, "pd-balanced", {}, [self.instance_link])
-        # Lines of `[storage]` first.
-        self.settings = (
-            f'by_id_dir = "{devices.by_id}"\nfreeze_limit = "30 s"\n'
-            f'[gce]\nendpoint_url = "{self.url}"\nmetadata_url = "{self.url}"\n'
-        )
+        super().__init__(devices, "gce")
+        self.volumes["boot"] = Disk("boot", 10, "pd-balanced", {}, [self.instance_link])
+        self.settings += f'endpoint_url = "{self.url}"\n'
 
-    def volumes_made(self) -> list[str]:
-        with self.lock:
-            return [name for name in self.disks if name != "boot"]
+    def attach_elsewhere(self, identity: str) -> str:
+        self.volumes[identity].users = [self.instance_link.replace(INSTANCE, "web-2")]
+        return f"zones/{ZONE}/instances/web-2"
+
+    def let_go(self, identity: str) -> None:
+        self.volumes[identity].users = []
 
     @property
     def instance_link(self) -> str:
@@ -202,7 +201,7 @@ class GceServer(ProviderServer):
         name = body["name"]
         if not _NAME.fullmatch(name):
             raise problem(400, "invalid", f"Invalid value for field 'resource.name': '{name}'.")
-        if name in self.disks:
+        if name in self.volumes:
             raise problem(409, "alreadyExists", f"The resource '{self.link_of(name)}' already exists")
         if isinstance(how, dict):
             return self._begin(ZONE, how)
@@ -215,7 +214,7 @@ class GceServer(ProviderServer):
             size = size or int(self.snapshots[source]["diskSizeGb"])
         self.devices.make(name, size, source)
         kind = body.get("type", "diskTypes/pd-standard").rpartition("/")[2]
-        self.disks[name] = Disk(name, size, kind, body.get("labels", {}), looks=_LOOKS)
+        self.volumes[name] = Disk(name, size, kind, body.get("labels", {}), looks=_LOOKS)
         if how == "lost answer":
             raise problem(503, "backendError", "Backend Error")
         return self._begin(ZONE)
@@ -229,7 +228,7 @@ class GceServer(ProviderServer):
                 "resourceInUseByAnotherResource",
                 f"The disk resource '{self.link_of(disk.name)}' is already being used by '{disk.users[0]}'",
             )
-        del self.disks[disk.name]
+        del self.volumes[disk.name]
         self.devices.delete(disk.name)
         return self._begin(ZONE)
 
@@ -295,7 +294,7 @@ class GceServer(ProviderServer):
             if one["deviceName"] == device_name:
                 name = one["source"].rpartition("/")[2]
                 self.devices.detach(name)
-                self.disks[name].users.remove(self.instance_link)
+                self.volumes[name].users.remove(self.instance_link)
                 self.attached.remove(one)
                 return self._begin(ZONE)
         raise problem(400, "invalid", f"No attached disk found with device name '{device_name}'")
@@ -325,9 +324,9 @@ class GceServer(ProviderServer):
         return self._begin(None)
 
     def _disk(self, name: str) -> Disk:
-        if name not in self.disks:
+        if name not in self.volumes:
             raise problem(404, "notFound", f"The resource '{self.link_of(name)}' was not found")
-        return self.disks[name]
+        return self.volumes[name]
 
     def _snapshot(self, name: str) -> dict[str, Any]:
         if name not in self.snapshots:

@@ -31,6 +31,11 @@ Answer = tuple[int, bytes]
 Rule = Callable[[dict[str, str], Callable[[], Answer]], Answer]
 
 
+def ebs_volume(**keys: Any) -> dict[str, Any]:
+    """Give the dict of a volume that is to be made."""
+    return {"type": "ebs", "size": 1, **keys}
+
+
 class Hypervisor:
     """EC2's API and one instance of it, in a directory.
 

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from provider_server import Answer, Devices, ProviderServer, Request
+from provider_server import Answer, CloudServer, Devices, Request
 
 SERVER = "0b1c2d3e-4f50-4617-8829-3a4b5c6d7e8f"
 OTHER_SERVER = "99999999-4f50-4617-8829-3a4b5c6d7e8f"
@@ -22,6 +22,7 @@ ACCESS = {
     "domain_name": "Customers",
 }
 _LOOKS = 1
+_NEWEST = "3.70"
 
 
 @dataclass
@@ -38,29 +39,29 @@ class Volume:
     servers: list[str] = field(default_factory=list)
 
 
-class OpenstackServer(ProviderServer):
+class OpenstackServer(CloudServer):
     """A cloud with one project and two servers, whose volumes are `devices`.
 
-    :param newest: the newest microversion of its Cinder.
+    :ivar newest: the newest microversion of its Cinder.
     """
 
-    def __init__(self, devices: Devices, newest: str = "3.70") -> None:
-        self.devices = devices
-        self.newest = newest
-        self.volumes: dict[str, Volume] = {}
-        self.snapshots: dict[str, dict[str, Any]] = {}
+    def __init__(self, devices: Devices) -> None:
+        self.newest = _NEWEST
         self.tokens: set[str] = set()
         self.logins = 0
-        super().__init__()
+        super().__init__(devices, "openstack")
         self.access = {**ACCESS, "keystone_url": f"{self.url}/identity/v3"}
-        # Lines of `[storage]` first.
-        self.settings = (
-            f'by_id_dir = "{devices.by_id}"\nfreeze_limit = "30 s"\n[openstack]\nmetadata_url = "{self.url}"\n'
-        )
 
-    def volumes_made(self) -> list[str]:
-        with self.lock:
-            return list(self.volumes)
+    def attach_elsewhere(self, identity: str) -> str:
+        self.volumes[identity].status, self.volumes[identity].servers = "in-use", [OTHER_SERVER]
+        return f"the server {OTHER_SERVER}"
+
+    def let_go(self, identity: str) -> None:
+        self.volumes[identity].status, self.volumes[identity].servers = "available", []
+
+    def reset(self) -> None:
+        super().reset()
+        self.newest = _NEWEST
 
     def answer(self, request: Request) -> Any:
         service, _, rest = request.path.lstrip("/").partition("/")

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,7 +52,7 @@ class Fault:
     times: int = 1
 
 
-class ProviderServer:
+class ProviderServer(ABC):
     """A server on the loopback, with a lock around every answer."""
 
     def __init__(self) -> None:
@@ -83,9 +84,9 @@ class ProviderServer:
         self._http.server_close()
         self._thread.join()
 
+    @abstractmethod
     def answer(self, request: Request) -> Any:
         """Give what is answered with 200, or raise `Answer`."""
-        raise NotImplementedError
 
     def fail(self, call: str, how: Any, times: int = 1) -> None:
         with self.lock:
@@ -198,6 +199,59 @@ class Devices:
         for name in list(self.loops):
             self.detach(name)
         shutil.rmtree(self.directory)
+
+
+class CloudServer(ProviderServer):
+    """A cloud: what the tests that all clouds share do to one.
+
+    :param devices: what stands for its volumes.
+    :param section: of the agent's settings.
+    :ivar access: credentials that it accepts.
+    :ivar settings: of an agent that is one of its servers, lines of `[storage]` first.
+    :ivar volumes: by their ids.
+    :ivar snapshots: by their ids.
+    :ivar system: the id of the system's volume, where that is among them.
+    """
+
+    access: dict[str, str]
+    system = ""
+
+    def __init__(self, devices: Devices, section: str) -> None:
+        self.devices = devices
+        self.volumes: dict[str, Any] = {}
+        self.snapshots: dict[str, dict[str, Any]] = {}
+        super().__init__()
+        # Lines of `[storage]` first.
+        self.settings = (
+            f'by_id_dir = "{devices.by_id}"\nfreeze_limit = "30 s"\n[{section}]\nmetadata_url = "{self.url}"\n'
+        )
+
+    def volumes_made(self) -> list[str]:
+        """Give the ids of all volumes but the system's."""
+        with self.lock:
+            return [identity for identity in self.volumes if identity != self.system]
+
+    def take_away(self, identity: str) -> None:
+        """Have a volume gone."""
+        del self.volumes[identity]
+
+    @abstractmethod
+    def attach_elsewhere(self, identity: str) -> str:
+        """Have a volume attached to another server; gives how that is named."""
+
+    @abstractmethod
+    def let_go(self, identity: str) -> None:
+        """Have a volume attached to nothing."""
+
+    def reset(self) -> None:
+        """Have nothing, and nothing going wrong."""
+        for name in self.volumes_made():
+            self.devices.detach(name)
+            self.take_away(name)
+        self.snapshots.clear()
+        self.faults.clear()
+        self.problems.clear()
+        self.watch = lambda _call: None
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from private_storage import PrivateStorage
-from provider_server import ProviderServer
+from provider_server import CloudServer
 from scalarizr.client import AgentError
 from scalarizr.errors import Busy
 from scalarizr.logs import close_log
@@ -22,14 +22,13 @@ from scalarizr.storage.storage import Storage
 class ProviderStorage(PrivateStorage):
     """An agent whose calls bring a cloud's credentials.
 
-    :param server: the cloud.
-    :param access: the credentials; their values with six characters and more are to be seen nowhere.
+    :param server: the cloud; of its credentials, values with more than twelve characters are to be seen nowhere.
     """
 
-    def __init__(self, directory: Path, server: Any, access: dict[str, str], type_name: str) -> None:
+    def __init__(self, directory: Path, server: CloudServer, type_name: str) -> None:
         super().__init__(directory, server.settings)
-        self.server: ProviderServer = server
-        self.access = access
+        self.server = server
+        self.access = server.access
         self.type = type_name
 
     def call(self, method: str, **parameters: Any) -> Any:
@@ -53,27 +52,36 @@ class ProviderStorage(PrivateStorage):
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Storage]:
-        """Give the same agent's storage in this process, with its credentials: a call without a worker of its own."""
-        set_platform_access(PlatformAccess(self.access))
-        opened = open_storage(self.agent.etc)
-        try:
-            yield opened
-        finally:
-            opened.catalogue.type_of(self.type, "type").close()  # type: ignore[attr-defined]
-            close_log(opened.catalogue.log)
-            set_platform_access(None)
+        """Give the same agent's storage in this process, with its credentials."""
+        with storage_in_this_process(self.agent.etc, self.access) as opened:
+            try:
+                yield opened
+            finally:
+                opened.catalogue.type_of(self.type, "type").close()  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
-def provider_storage(directory: Path, server: Any, access: dict[str, str], type_name: str) -> Iterator[ProviderStorage]:
+def provider_storage(directory: Path, server: CloudServer, type_name: str) -> Iterator[ProviderStorage]:
     """Run an agent with a cloud."""
-    made = ProviderStorage(directory, server, access, type_name)
+    made = ProviderStorage(directory, server, type_name)
     try:
         with made.agent:
             yield made
     finally:
         made.clean_up()
         server.devices.unmount()
+
+
+@contextlib.contextmanager
+def storage_in_this_process(etc: Path, access: dict[str, Any]) -> Iterator[Storage]:
+    """Give an agent's storage as one call has it, without a worker of its own."""
+    set_platform_access(PlatformAccess(access))
+    opened = open_storage(etc)
+    try:
+        yield opened
+    finally:
+        close_log(opened.catalogue.log)
+        set_platform_access(None)
 
 
 class Writer:
@@ -107,7 +115,7 @@ def live(storage: ProviderStorage, **keys: Any) -> None:
     :param keys: of the type's own, which the volume has to keep.
     """
     mpoint, second = storage.mpoint, storage.directory / "second"
-    server: Any = storage.server
+    server = storage.server
     wanted = storage.config(mpoint=str(mpoint), tags={"role": "db"}, client_token="one", **keys)
     volume = storage.call("create", storage_config=wanted, mkfs=True, mount=True, fstab=True)
     assert volume["device"] == next(iter(server.devices.loops.values()))
@@ -159,7 +167,7 @@ def live(storage: ProviderStorage, **keys: Any) -> None:
 def adopt_after_kill(storage: ProviderStorage, call: str) -> None:
     """Kill a worker at the instant at which the cloud makes what it asked for, then call again with the same token."""
     wanted = storage.config(client_token="killed")
-    server: Any = storage.server
+    server = storage.server
     reached, go_on = threading.Event(), threading.Event()
 
     def watch(name: str) -> None:

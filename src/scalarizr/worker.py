@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from scalarizr.operations.record import Job
 
 # What an import makes stays: looking through all of it for garbage at every 700 new objects is a tenth of the start.
-_NEW_OBJECTS = 50_000
+_AT_THE_START = 50_000
+_USUAL = gc.get_threshold()
 
 
 def perform(name: str, job: Job) -> Any:
@@ -42,6 +43,8 @@ def perform(name: str, job: Job) -> Any:
     registry = Registry(job.extra["namespaces"], ALIASES, lambda kind: kind(parts))
     method = registry.find(name)
     arguments = method.arguments(job.params)
+    gc.freeze()
+    gc.set_threshold(*_USUAL)
     within = job.extra.get("confirm_within")
     if within is None:
         return method.function(**arguments)
@@ -50,7 +53,7 @@ def perform(name: str, job: Job) -> Any:
 
 def main() -> NoReturn:
     """Work from the job to the record, and end at once."""
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(_AT_THE_START)
     import logging
 
     from scalarizr.operations.worker import run

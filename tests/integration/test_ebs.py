@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
-from moto_server import ACCESS, KEY, KEY_ID, TOKEN, ZONE, Answer, Hypervisor, hypervisor_in
+from moto_server import ACCESS, KEY, KEY_ID, TOKEN, ZONE, Answer, Hypervisor, ebs_volume, hypervisor_in
+from provider_storage import storage_in_this_process
 from running_agent import RunningAgent
 from scalarizr.client import AgentError, Client
-from scalarizr.logs import close_log
-from scalarizr.platform_access import PlatformAccess, set_platform_access
-from scalarizr.storage.opening import open_storage
 from scalarizr.storage.storage import Storage
 
 pytestmark = pytest.mark.root
@@ -44,21 +42,14 @@ def client(agent: RunningAgent) -> Iterator[Client]:
 @pytest.fixture
 def storage(agent: RunningAgent) -> Iterator[Storage]:
     """The same agent's storage, in this process: a call without a worker of its own."""
-    set_platform_access(PlatformAccess(ACCESS))
-    opened = open_storage(agent.etc)
-    yield opened
-    close_log(opened.catalogue.log)
-    set_platform_access(None)
+    with storage_in_this_process(agent.etc, ACCESS) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(ec2: Hypervisor) -> Iterator[None]:
     yield
     assert ec2.take_back() == []
-
-
-def config(**keys: Any) -> dict[str, Any]:
-    return {"type": "ebs", "size": 1, **keys}
 
 
 def create(client: Client, wanted: dict[str, Any], **options: Any) -> Any:
@@ -92,7 +83,7 @@ def test_the_example_of_the_founding_document_works(client: Client, ec2: Hypervi
 
 def test_the_volume_goes_through_its_whole_life(client: Client, ec2: Hypervisor, tmp_path: Path) -> None:
     mpoint, second = tmp_path / "data", tmp_path / "second"
-    volume = create(client, config(mpoint=str(mpoint), fstype="ext4"), mkfs=True, mount=True)
+    volume = create(client, ebs_volume(mpoint=str(mpoint), fstype="ext4"), mkfs=True, mount=True)
     assert os.path.ismount(mpoint) and volume["fstype"] == "ext4"
     try:
         writer = Writer(mpoint)
@@ -106,7 +97,7 @@ def test_the_volume_goes_through_its_whole_life(client: Client, ec2: Hypervisor,
         assert (snapshot["type"], snapshot["id"], snapshot["status"]) == ("ebs", told["SnapshotId"], "completed")
         assert (snapshot["description"], snapshot["tags"], snapshot["size"]) == ("before the upgrade", {"a": "b"}, 1)
 
-        copy = create(client, config(size=None, snap=snapshot, mpoint=str(second)), mount=True)
+        copy = create(client, ebs_volume(size=None, snap=snapshot, mpoint=str(second)), mount=True)
         assert copy["size"] == 1 and copy["id"] != volume["id"] and os.path.ismount(second)
         blocks = sorted(second.glob("block-*"))
         assert 0 < len(blocks) <= written
@@ -177,7 +168,7 @@ def test_many_are_made_at_once_though_ec2_is_overloaded(client: Client, storage:
     ec2.fail("CreateVolume", "RequestLimitExceeded", "Request limit exceeded.", 503, times=4)
     ec2.fail("AttachVolume", "RequestLimitExceeded", "Request limit exceeded.", 503, times=4)
     ec2.fail("DescribeVolumes", "Unavailable", "The service is unavailable.", 503, times=2)
-    running = [create(client, config(), async_=True) for _ in range(6)]
+    running = [create(client, ebs_volume(), async_=True) for _ in range(6)]
     volumes = [operation.wait(timeout=100) for operation in running]
     assert len({volume["id"] for volume in volumes}) == len({volume["device"] for volume in volumes}) == 6
     names = [one["Attachments"][0]["Device"] for one in ec2.volumes()]
@@ -192,7 +183,7 @@ def test_every_step_is_told_by_its_name(client: Client, storage: Storage, ec2: H
         return status, text.replace(b"<status>attached<", b"<status>attaching<")
 
     ec2.answer("AttachVolume", lambda _request, pass_on: (ec2.answer("DescribeVolumes", slow, 4), pass_on())[1])
-    operation = create(client, config(), async_=True)
+    operation = create(client, ebs_volume(), async_=True)
     seen: set[str] = set()
     volume = operation.wait(lambda record: seen.add((record.progress or {}).get("step", "")), timeout=60)
     assert any(step.startswith(f"attaching {volume['id']} … ") and step.endswith(" s") for step in seen), seen
@@ -215,7 +206,7 @@ def test_what_was_made_is_given_back_where_it_cannot_be_attached(
     ec2.fail("AttachVolume", code, words)
     asked = ec2.asked("DeleteVolume")
     with pytest.raises(AgentError, match=told) as caught:
-        create(client, config())
+        create(client, ebs_volume())
     assert caught.value.code == number
     assert ec2.volumes() == [] and ec2.devices == {} and ec2.asked("DeleteVolume") == asked + 1
 
@@ -244,7 +235,7 @@ def test_the_sdk_lives_and_dies_with_the_worker(agent: RunningAgent, client: Cli
         text = Path(f"/proc/{agent.pid()}/status").read_text()
         return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS:")))
 
-    volume = create(client, config())
+    volume = create(client, ebs_volume())
     before = resident()
     for _ in range(2):
         assert create(client, volume) == volume

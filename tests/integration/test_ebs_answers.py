@@ -10,18 +10,29 @@ from typing import Any
 
 import pytest
 
-from moto_server import ACCESS, KEY, KEY_ID, REGION, TOKEN, ZONE, Answer, Hypervisor, error_text, hypervisor_in
+from moto_server import (
+    ACCESS,
+    KEY,
+    KEY_ID,
+    REGION,
+    TOKEN,
+    ZONE,
+    Answer,
+    Hypervisor,
+    ebs_volume,
+    error_text,
+    hypervisor_in,
+)
+from provider_storage import storage_in_this_process
 from running_agent import RunningAgent, free_port
 from scalarizr.errors import NotConfigured, Refused, ScalarizrError, TimedOut
 from scalarizr.host.paths import HostPaths
-from scalarizr.logs import close_log
-from scalarizr.platform_access import PlatformAccess, set_platform_access
+from scalarizr.platform_access import PlatformAccess
 from scalarizr.settings.model import Ec2 as Ec2Settings
 from scalarizr.storage.ec2 import attaching, instance, modifying, snapshots
 from scalarizr.storage.ec2.client import Ec2
 from scalarizr.storage.ec2.devices import Devices
 from scalarizr.storage.ec2.this_server import ThisServer
-from scalarizr.storage.opening import open_storage
 from scalarizr.storage.storage import Storage
 
 pytestmark = pytest.mark.root
@@ -41,21 +52,14 @@ def agent(ec2: Hypervisor, tmp_path_factory: pytest.TempPathFactory) -> RunningA
 @pytest.fixture
 def storage(agent: RunningAgent) -> Iterator[Storage]:
     """The storage of an agent that is not running."""
-    set_platform_access(PlatformAccess(ACCESS))
-    opened = open_storage(agent.etc)
-    yield opened
-    close_log(opened.catalogue.log)
-    set_platform_access(None)
+    with storage_in_this_process(agent.etc, ACCESS) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(ec2: Hypervisor) -> Iterator[None]:
     yield
     assert ec2.take_back() == []
-
-
-def config(**keys: Any) -> dict[str, Any]:
-    return {"type": "ebs", "size": 1, **keys}
 
 
 def refused(storage: Storage, wanted: dict[str, Any]) -> ScalarizrError:
@@ -68,7 +72,7 @@ def refused(storage: Storage, wanted: dict[str, Any]) -> ScalarizrError:
 
 def test_its_tags_are_there_from_the_first_moment_with_one_of_the_agents_own(storage: Storage, ec2: Hypervisor) -> None:
     tagged = {"farm": "12", "env": "prod"}
-    volume = storage.create(config(name="data", tags=tagged, size=1.5, volume_type="gp3", iops="4000"))
+    volume = storage.create(ebs_volume(name="data", tags=tagged, size=1.5, volume_type="gp3", iops="4000"))
     assert (volume["name"], volume["tags"], volume["size"], volume["iops"]) == ("data", tagged, 2, 4000)
     asked = next(request for request in ec2.requests[::-1] if request.get("Action") == "CreateVolume")
     tags = {
@@ -81,7 +85,7 @@ def test_its_tags_are_there_from_the_first_moment_with_one_of_the_agents_own(sto
 
 
 def test_growth_changes_what_is_asked_for_and_nothing_else(storage: Storage, ec2: Hypervisor) -> None:
-    volume = storage.create(config(volume_type="gp2", size=2))
+    volume = storage.create(ebs_volume(volume_type="gp2", size=2))
 
     def grow(**growth: Any) -> Any:
         return storage.grow(volume=volume, growth=growth)
@@ -145,7 +149,7 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
     keys: dict[str, Any], words: str, storage: Storage, ec2: Hypervisor
 ) -> None:
     asked = ec2.asked("CreateVolume")
-    failure = refused(storage, config(**keys))
+    failure = refused(storage, ebs_volume(**keys))
     assert failure.code == -32602 and words in f"{failure.message} {failure.facts}"
     assert ec2.asked("CreateVolume") == asked
 
@@ -165,7 +169,7 @@ def test_ec2_may_forget_for_a_moment_what_it_has_just_made(storage: Storage, ec2
     ec2.answer("CreateVolume", make)
     ec2.answer("AttachVolume", forgetful)
     ec2.fail("AttachVolume", "IncorrectState", "Volume 'vol-x' is in the state 'creating'.")
-    volume = storage.create(config())
+    volume = storage.create(ebs_volume())
     assert volume["device"] is not None and len(ec2.volumes()) == 1
     storage.destroy(volume)
 
@@ -173,7 +177,7 @@ def test_ec2_may_forget_for_a_moment_what_it_has_just_made(storage: Storage, ec2
 def test_a_name_that_somebody_else_took_meanwhile_is_left_to_him(storage: Storage, ec2: Hypervisor) -> None:
     words = "Invalid value '/dev/sdf' for unixDevice. Attachment point /dev/sdf is already in use"
     ec2.fail("AttachVolume", "InvalidParameterValue", words)
-    volume = storage.create(config())
+    volume = storage.create(ebs_volume())
     assert ec2.volume(volume["id"])["Attachments"][0]["Device"] == "/dev/sdg"
     storage.destroy(volume)
 
@@ -201,7 +205,7 @@ def test_a_refusal_of_ec2s_is_told_and_leaves_nothing(
     action: str, code: str, words: str, number: int, told: str, storage: Storage, ec2: Hypervisor
 ) -> None:
     ec2.fail(action, code, words)
-    failure = refused(storage, config())
+    failure = refused(storage, ebs_volume())
     assert failure.code == number and told in f"{failure.message} {failure.facts}"
     assert "AbC" not in failure.message
     assert ec2.volumes() == [] and ec2.devices == {}
@@ -214,7 +218,7 @@ def test_a_volume_that_ends_in_an_error_while_it_is_made_is_given_back(storage: 
 
     # The first look at the names taken, then that at the new volume.
     ec2.answer("CreateVolume", lambda _request, pass_on: (ec2.answer("DescribeVolumes", broken), pass_on())[1])
-    failure = refused(storage, config())
+    failure = refused(storage, ebs_volume())
     assert failure.code == -32018 and "ended in the state error" in failure.message
 
 
@@ -249,7 +253,7 @@ def test_the_root_disk_is_never_detached_or_deleted(storage: Storage, ec2: Hyper
 
 
 def test_what_cannot_be_seen_to_be_unused_is_not_detached_without_force(storage: Storage, ec2: Hypervisor) -> None:
-    volume = storage.create(config())
+    volume = storage.create(ebs_volume())
     link = next(ec2.by_id.iterdir())
     hidden = link.rename(ec2.directory / "hidden")
     for method in (storage.detach, storage.destroy):
@@ -261,8 +265,8 @@ def test_what_cannot_be_seen_to_be_unused_is_not_detached_without_force(storage:
 
 
 def test_a_client_token_makes_one_volume_and_after_its_end_another(storage: Storage, ec2: Hypervisor) -> None:
-    first = storage.create(config(client_token="the-data-of-db-1"))
-    assert storage.create(config(client_token="the-data-of-db-1"))["id"] == first["id"]
+    first = storage.create(ebs_volume(client_token="the-data-of-db-1"))
+    assert storage.create(ebs_volume(client_token="the-data-of-db-1"))["id"] == first["id"]
     assert len(ec2.volumes()) == 1
     storage.destroy(first)
 
@@ -270,19 +274,19 @@ def test_a_client_token_makes_one_volume_and_after_its_end_another(storage: Stor
 def test_a_token_whose_volume_ec2_deleted_long_ago_makes_another(storage: Storage, ec2: Hypervisor) -> None:
     # moto ignores ClientToken; EC2 refuses one that was used with other parameters.
     ec2.fail("CreateVolume", "IdempotentParameterMismatch", "The client token was used with other parameters.")
-    volume = storage.create(config())
+    volume = storage.create(ebs_volume())
     storage.destroy(volume)
 
 
 def test_a_snapshot_that_is_not_finished_is_waited_for(storage: Storage, ec2: Hypervisor) -> None:
-    volume = storage.create(config())
+    volume = storage.create(ebs_volume())
     snapshot = storage.snapshot(volume=volume)
 
     ec2.answer("DescribeSnapshots", lambda _request, pass_on: pending(pass_on()), times=2)
-    copy = storage.create(config(snap=snapshot))
+    copy = storage.create(ebs_volume(snap=snapshot))
     assert ec2.volume(copy["id"])["SnapshotId"] == snapshot["id"]
     asked = ec2.asked("CreateVolume")
-    failure = refused(storage, config(snap={**snapshot, "id": "snap-0000000000000dead"}))
+    failure = refused(storage, ebs_volume(snap={**snapshot, "id": "snap-0000000000000dead"}))
     assert failure.code == -32011 and "snap-0000000000000dead" in failure.message
     assert ec2.asked("CreateVolume") == asked
     for one in (volume, copy):
@@ -292,7 +296,7 @@ def test_a_snapshot_that_is_not_finished_is_waited_for(storage: Storage, ec2: Hy
 
 def test_an_overloaded_ec2_keeps_no_file_system_frozen(storage: Storage, ec2: Hypervisor, tmp_path: Path) -> None:
     mpoint = tmp_path / "data"
-    volume = storage.create(config(mpoint=str(mpoint)), mkfs=True, mount=True)
+    volume = storage.create(ebs_volume(mpoint=str(mpoint)), mkfs=True, mount=True)
     writers: list[threading.Thread] = []
     seen: list[list[bool]] = []
 

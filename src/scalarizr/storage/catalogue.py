@@ -1,7 +1,8 @@
 """Finding a volume from what a caller says of it: its type's class, its record, and what it is now."""
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -73,6 +74,21 @@ class Catalogue:
         """
         kind, volume = self.parsed(data, path)
         return self.of_volume(kind, kind.identified(volume, path), wishes=False)
+
+    @contextlib.contextmanager
+    def held(self, data: Mapping[str, Any], path: str) -> Iterator[Named]:
+        """Find a volume as `named` does, and hold it in all processes: as it is once no other call is at work on it.
+
+        :raises Busy: another call is, for longer than 30 s.
+        """
+        while True:
+            named = self.named(data, path)
+            with self.records.held(named.key, f"the volume {named.volume.id}"):
+                # The call that was waited for may have recorded something since.
+                now = self.named(data, path)
+                if now.key == named.key:
+                    yield now
+                    return
 
     def of_volume(self, kind: VolumeType, volume: Any, *, wishes: bool) -> Named:
         """Complete a volume with an id from its record.

@@ -17,6 +17,7 @@ from scalarizr.storage.model import as_dict
 from scalarizr.storage.records import Record
 from scalarizr.storage.steps import step
 from scalarizr.storage.volume_type import VolumeType
+from scalarizr.storage.volume_work import VolumeWork
 
 UNDO = "scalarizr.storage.undoing:give_up_creation"
 _DEFAULT_FSTYPE = "ext4"
@@ -35,7 +36,7 @@ class Wishes(msgspec.Struct, frozen=True):
     fstab: bool = False
 
 
-class Creation:
+class Creation(VolumeWork):
     """Makes volumes.
 
     :param etc: the agent's configuration directory, for whoever has to undo.
@@ -44,10 +45,7 @@ class Creation:
     """
 
     def __init__(self, etc: Path, catalogue: Catalogue, fstab: Fstab) -> None:
-        self._etc = etc
-        self._catalogue = catalogue
-        self._records = catalogue.records
-        self._host = catalogue.host
+        super().__init__(etc, catalogue)
         self._fstab = fstab
         self._inside: list[str] = []
 
@@ -64,7 +62,8 @@ class Creation:
         self._check_wishes(kind, volume, wishes, path)
         named = self._named(kind, volume, path, key)
         with self._records.held(named.key, f"the volume {volume.id or named.key}"):
-            return self._create(named, wishes, path)
+            # The call that was waited for may have recorded something since.
+            return self._create(self._named(kind, volume, path, named.key), wishes, path)
 
     def being_made(self) -> str:
         """Give the key of the volume whose parts are being made; "" where none is."""
@@ -140,7 +139,10 @@ class Creation:
                 id=known.id if known is not None else None,
                 parent=self._inside[-1] if self._inside else "",
             )
-        record = self._records.put(
+        if not self._inside:
+            # Before the record is there: else nobody would take it away, were this killed in between.
+            self._note(UNDO, key, attempt)
+        return self._records.put(
             record,
             attempt=attempt,
             attached=False,
@@ -148,9 +150,6 @@ class Creation:
             in_fstab=None,
             data=record.data or as_dict(volume),
         )
-        if not self._inside:
-            current().before(UNDO, etc=str(self._etc), key=key, attempt=attempt)
-        return record
 
     def _make(self, kind: VolumeType, volume: Any, record: Record) -> tuple[Record, Any]:
         step(f"making a volume of type {kind.name}")
@@ -165,7 +164,8 @@ class Creation:
 
     def _attach(self, kind: VolumeType, volume: Any, record: Record) -> tuple[Record, Any]:
         if volume.device is None:
-            record = self._records.put(record, attached=True)
+            if record.state != "making":  # what is being made is given up as a whole
+                record = self._records.put(record, attached=True)
             step(f"attaching {volume.id}")
             volume = kind.attach(volume)
         return record, volume
@@ -206,7 +206,11 @@ class Creation:
         if fstype is not None:
             if volume.fstype not in (None, fstype):
                 current().log(f"{device} holds an {fstype} file system, which stays")
-            record = self._records.put(record, formatted=True)
+            if record.state == "making":
+                # Recorded together with its mounting, at the latest: before that nothing of anybody's is in it.
+                record = msgspec.structs.replace(record, formatted=True)
+            else:
+                record = self._records.put(record, formatted=True)
         return record, msgspec.structs.replace(volume, fstype=fstype or volume.fstype)
 
     def _mount(self, kind: VolumeType, volume: Any, record: Record, path: str) -> Record:

@@ -10,10 +10,8 @@ import msgspec
 from scalarizr.errors import InvalidParameter, NotSupported, OutsideFailure, Refused
 from scalarizr.host.paths import HostPaths
 from scalarizr.host.run import Finished, run
-from scalarizr.storage.btrfs_identity import change_btrfs_uuid
 from scalarizr.storage.devices import device_number
 from scalarizr.storage.mount_table import mount_table
-from scalarizr.storage.private_mount import privately_mounted
 from scalarizr.storage.signatures import FSTYPES as FSTYPES
 from scalarizr.storage.signatures import contents, probe
 from scalarizr.storage.superblocks import (
@@ -132,6 +130,8 @@ def resize_filesystem(device: Path, fstype: str, mpoint: Path | None) -> None:
             _repair_ext(device, ["-f"])
         _require(run(["resize2fs", "--", device], timeout=_RESIZE_TIMEOUT), [0], what, device)
     elif mpoint is None:
+        from scalarizr.storage.private_mount import privately_mounted
+
         options = "nouuid" if fstype == "xfs" else "defaults"
         privately_mounted(device, fstype, options, lambda place: _grow_mounted(device, fstype, place, what))
     else:
@@ -152,20 +152,7 @@ def give_new_identity(device: Path, fstype: str) -> None:
     elif fstype == "xfs":
         _identify_xfs(device, what)
     elif fstype == "btrfs":
-        if btrfs_has_log(device):
-            try:
-                privately_mounted(device, "btrfs", "defaults", lambda _place: None)
-            except OutsideFailure as failure:
-                failure.say_further(
-                    "What was written last is in its log, which only a mount replays; a kernel before 6.7 mounts no "
-                    "copy beside its original: unmount that meanwhile."
-                )
-                raise
-        if _kernel_can("btrfs", "metadata_uuid"):
-            change_btrfs_uuid(device)
-        else:
-            # A kernel before 5.0: every block of its metadata is written anew.
-            _require(run(["btrfstune", "-f", "-u", device], timeout=_RESIZE_TIMEOUT), [0], what, device)
+        _identify_btrfs(device, what)
     else:
         raise InvalidParameter("fstype", repr(fstype[:80]), f"one of {', '.join(FSTYPES)}")
     if before is None or probe(device).get("UUID") in (before, None):
@@ -203,7 +190,29 @@ def _grow_mounted(device: Path, fstype: str, place: Path, what: str) -> None:
     _require(run(command, timeout=_RESIZE_TIMEOUT), [0], what, device)
 
 
+def _identify_btrfs(device: Path, what: str) -> None:
+    from scalarizr.storage.btrfs_identity import change_btrfs_uuid
+    from scalarizr.storage.private_mount import privately_mounted
+
+    if btrfs_has_log(device):
+        try:
+            privately_mounted(device, "btrfs", "defaults", lambda _place: None)
+        except OutsideFailure as failure:
+            failure.say_further(
+                "What was written last is in its log, which only a mount replays; a kernel before 6.7 mounts no "
+                "copy beside its original: unmount that meanwhile."
+            )
+            raise
+    if _kernel_can("btrfs", "metadata_uuid"):
+        change_btrfs_uuid(device)
+    else:
+        # A kernel before 5.0: every block of its metadata is written anew.
+        _require(run(["btrfstune", "-f", "-u", device], timeout=_RESIZE_TIMEOUT), [0], what, device)
+
+
 def _identify_xfs(device: Path, what: str) -> None:
+    from scalarizr.storage.private_mount import privately_mounted
+
     if xfs_log_is_of_another(device):
         _require(run(["xfs_repair", "-L", device], timeout=_CHECK_TIMEOUT), [0], what, device)
     else:

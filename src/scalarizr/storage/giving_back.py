@@ -35,8 +35,7 @@ class GivingBack:
         :raises NotFound: it is gone.
         :raises Refused: it is busy, which names the processes; or this system runs on it.
         """
-        named = self._catalogue.named(data, path)
-        with self._records.held(named.key, f"the volume {named.volume.id}"):
+        with self._catalogue.held(data, path) as named:
             found = self._catalogue.present(named)
             self._take_out(named, found, force=force, method="storage.detach")
             if found.device is not None:
@@ -54,8 +53,7 @@ class GivingBack:
 
         :raises Refused: it is busy, this system runs on it, or it is not ours to delete.
         """
-        named = self._catalogue.named(data, path)
-        with self._records.held(named.key, f"the volume {named.volume.id}"):
+        with self._catalogue.held(data, path) as named:
             record = named.record
             if record is not None and record.state == "destroyed":
                 return

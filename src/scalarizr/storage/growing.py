@@ -9,25 +9,17 @@ from typing import Any
 from scalarizr.errors import Refused
 from scalarizr.operations.progress import current
 from scalarizr.storage import devices, filesystems, mounting
-from scalarizr.storage.catalogue import Catalogue, Named
+from scalarizr.storage.catalogue import Named
 from scalarizr.storage.model import as_dict
+from scalarizr.storage.mount_table import options_of
 from scalarizr.storage.steps import step, wait_until
+from scalarizr.storage.volume_work import VolumeWork
 
 UNDO = "scalarizr.storage.undoing:give_up_growth"
 
 
-class Growth:
-    """Grows volumes.
-
-    :param etc: the agent's configuration directory, for whoever has to undo.
-    :param catalogue: types and records.
-    """
-
-    def __init__(self, etc: Path, catalogue: Catalogue) -> None:
-        self._etc = etc
-        self._catalogue = catalogue
-        self._records = catalogue.records
-        self._host = catalogue.host
+class Growth(VolumeWork):
+    """Grows volumes."""
 
     def grow(self, data: Mapping[str, Any], growth: dict[str, Any], path: str) -> dict[str, Any]:
         """Grow a volume and its file system.
@@ -36,8 +28,7 @@ class Growth:
         :raises NotFound: it is gone.
         :raises InvalidParameter: it is to become smaller, or there is nothing to change.
         """
-        named = self._catalogue.named(data, path)
-        with self._records.held(named.key, f"the volume {named.volume.id}"):
+        with self._catalogue.held(data, path) as named:
             found = self._catalogue.present(named)
             named.kind.check_growth(found, growth)
             record = named.record or self._catalogue.unrecorded(named)
@@ -61,7 +52,7 @@ class Growth:
         mounted_with = (
             next(
                 (
-                    mount.options
+                    options_of(mount)
                     for mount in mounting.mounts_of(self._host, Path(found.device))
                     if mount.mpoint == taken_down
                 ),
@@ -70,11 +61,10 @@ class Growth:
             if taken_down
             else ""
         )
-        current().before(
+        self._note(
             UNDO,
-            etc=str(self._etc),
-            key=named.key,
-            attempt=attempt,
+            named.key,
+            attempt,
             volume=as_dict(found),
             mpoint=taken_down,
             options=mounted_with,

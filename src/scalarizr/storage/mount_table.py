@@ -22,6 +22,7 @@ class Mounted(msgspec.Struct, frozen=True):
         tmpfs, overlay, network).
     :param root: which directory of the file system is mounted.
     :param mpoint: where.
+    :param flags: of this mount alone, by comma: `ro`, `nosuid`, `noexec`, `noatime` and their kin.
     :param peers: the peer groups that it shares mounts with, or receives them from.
     :param fstype: the type of file system.
     :param source: what was mounted, by the name that was used then.
@@ -32,6 +33,7 @@ class Mounted(msgspec.Struct, frozen=True):
     number: int
     root: str
     mpoint: str
+    flags: str
     peers: frozenset[str]
     fstype: str
     source: str
@@ -61,6 +63,7 @@ def mount_table(host: HostPaths, process: str = "self") -> list[Mounted]:
                     number=os.makedev(int(major), int(minor)),
                     root=_plain(place[3]),
                     mpoint=_plain(place[4]),
+                    flags=_plain(place[5]),
                     peers=frozenset(word.decode() for word in place[6:]),
                     fstype=what[0].decode("ascii", "replace"),
                     source=_plain(what[1]),
@@ -68,6 +71,11 @@ def mount_table(host: HostPaths, process: str = "self") -> list[Mounted]:
                 )
             )
     return table
+
+
+def options_of(mounted: Mounted) -> str:
+    """Give the options that mount it again as it is mounted: its file system's, and then its own."""
+    return ",".join(filter(None, (mounted.options, mounted.flags)))
 
 
 def mount_of(table: list[Mounted], path: str) -> Mounted | None:

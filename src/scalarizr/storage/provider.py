@@ -92,6 +92,29 @@ def patiently(call: Callable[[], T], passes: Callable[[Exception], bool], limit:
         pause = min(pause * 2, 8.0)
 
 
+def answered(
+    call: Callable[[], T],
+    passes: Callable[[Exception], bool],
+    translated: Callable[[Exception], ScalarizrError | None],
+    limit: float = PATIENCE,
+) -> T:
+    """Make a call of an SDK, patiently, and have its failures as errors of ours.
+
+    :param passes: as `patiently` takes it.
+    :param translated: gives the error for a failure of the SDK's; None where it is no such failure.
+    :param limit: seconds, as of `patiently`.
+    """
+    try:
+        return patiently(call, passes, limit)
+    except ScalarizrError:
+        raise
+    except Exception as failure:
+        error = translated(failure)
+        if error is None:
+            raise
+        raise error from None
+
+
 def unless_so(ask: Callable[[], None], so: Callable[[], bool]) -> None:
     """Ask for something; a refusal counts only where it is not so: a try whose answer was lost may have done it."""
     try:

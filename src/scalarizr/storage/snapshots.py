@@ -15,12 +15,13 @@ from scalarizr.storage.catalogue import Catalogue
 from scalarizr.storage.records import Record, new_key
 from scalarizr.storage.steps import step
 from scalarizr.storage.volume_type import VolumeType
+from scalarizr.storage.volume_work import VolumeWork
 
 UNDO = "scalarizr.storage.undoing:give_up_snapshot"
 _THAW = "scalarizr.storage.freezing:thaw_after_death"
 
 
-class Snapshots:
+class Snapshots(VolumeWork):
     """Takes and deletes snapshots.
 
     :param etc: the agent's configuration directory, for whoever has to undo.
@@ -28,10 +29,7 @@ class Snapshots:
     """
 
     def __init__(self, etc: Path, catalogue: Catalogue) -> None:
-        self._etc = etc
-        self._catalogue = catalogue
-        self._records = catalogue.records
-        self._host = catalogue.host
+        super().__init__(etc, catalogue)
         self._inside: list[str] = []
 
     def take(self, data: Mapping[str, Any], description: str | None, tags: dict[str, str] | None, path: str) -> Any:
@@ -41,16 +39,18 @@ class Snapshots:
         :raises NotFound: the volume is gone.
         :raises NotSupported: its type has none.
         """
-        named = self._catalogue.named(data, path)
-        with self._records.held(named.key, f"the volume {named.volume.id}"):
+        with self._catalogue.held(data, path) as named:
             found = self._catalogue.present(named)
             return self._take(named.kind, found, description or "", dict(tags or {}))
 
     def _take(self, kind: VolumeType, volume: Any, description: str, tags: dict[str, str]) -> dict[str, Any]:
-        attempt = uuid.uuid4().hex
+        attempt, key = uuid.uuid4().hex, new_key()
+        if not self._inside:
+            # Before the record is there: else nobody would take it away, were this killed in between.
+            self._note(UNDO, key, attempt)
         record = self._records.put(
             Record(
-                key=new_key(),
+                key=key,
                 kind="snapshot",
                 type=kind.name,
                 state="making",
@@ -59,8 +59,6 @@ class Snapshots:
                 private={"volume": {name: value for name, value in _plain(volume).items() if value is not None}},
             )
         )
-        if not self._inside:
-            current().before(UNDO, etc=str(self._etc), key=record.key, attempt=attempt)
         step(f"taking a snapshot of {volume.id}")
         self._inside.append(record.key)
         try:

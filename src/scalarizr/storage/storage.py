@@ -1,13 +1,18 @@
-"""The volumes of one server: what the API's `storage` and PostgreSQL's data bundles call."""
+"""The volumes of one server: what the API's `storage` and PostgreSQL's data bundles call.
+
+Each kind of work is imported when it is first asked for: a worker starts for one of them.
+"""
+
+from __future__ import annotations
 
 import logging
 import os
 import uuid
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scalarizr.changes.changes import Changes
 from scalarizr.errors import InvalidParameter, NotFound, NotSupported, Refused
 from scalarizr.host.paths import HostPaths
 from scalarizr.operations.progress import current
@@ -16,11 +21,14 @@ from scalarizr.storage import devices, mounting
 from scalarizr.storage.catalogue import Catalogue
 from scalarizr.storage.creating import Creation, Wishes
 from scalarizr.storage.fstab import Fstab
-from scalarizr.storage.giving_back import GivingBack
-from scalarizr.storage.growing import Growth
 from scalarizr.storage.model import as_dict
 from scalarizr.storage.records import Record, key_of_token
-from scalarizr.storage.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from scalarizr.changes.changes import Changes
+    from scalarizr.storage.giving_back import GivingBack
+    from scalarizr.storage.growing import Growth
+    from scalarizr.storage.snapshots import Snapshots
 
 _UNDO_REPLACEMENT = "scalarizr.storage.undoing:give_up_replacement"
 
@@ -42,9 +50,24 @@ class Storage:
         self.catalogue = Catalogue(settings, host, log, _Nested(self))
         self.records = self.catalogue.records
         self._creation = Creation(etc, self.catalogue, self.fstab)
-        self._giving_back = GivingBack(self.catalogue, self.fstab)
-        self._snapshots = Snapshots(etc, self.catalogue)
-        self._growth = Growth(etc, self.catalogue)
+
+    @cached_property
+    def _giving_back(self) -> GivingBack:
+        from scalarizr.storage.giving_back import GivingBack
+
+        return GivingBack(self.catalogue, self.fstab)
+
+    @cached_property
+    def _snapshots(self) -> Snapshots:
+        from scalarizr.storage.snapshots import Snapshots
+
+        return Snapshots(self._etc, self.catalogue)
+
+    @cached_property
+    def _growth(self) -> Growth:
+        from scalarizr.storage.growing import Growth
+
+        return Growth(self._etc, self.catalogue)
 
     def create(
         self,
@@ -96,11 +119,11 @@ class Storage:
         :return: the array's dict.
         :raises NotSupported: it is no array.
         """
-        named = self.catalogue.named(volume, path)
-        replace = getattr(named.kind, "replace_disk", None)
+        kind = self.catalogue.type_of(volume.get("type"), path)
+        replace = getattr(kind, "replace_disk", None)
         if replace is None:
-            raise NotSupported(f"A volume of type {named.kind.name} has no disks to replace. Nothing was changed.")
-        with self.records.held(named.key, f"the volume {named.volume.id}"):
+            raise NotSupported(f"A volume of type {kind.name} has no disks to replace. Nothing was changed.")
+        with self.catalogue.held(volume, path) as named:
             found = self.catalogue.present(named)
             disks = len(getattr(found, "disks", None) or ())
             if not 0 <= index < disks:
@@ -198,10 +221,12 @@ class _Nested:
 
     def grow(self, volume: dict[str, Any], growth: dict[str, Any]) -> dict[str, Any]:
         catalogue = self._storage.catalogue
-        named = catalogue.named(volume, "disks")
-        found = catalogue.present(named)
-        named.kind.check_growth(found, growth)
-        result = as_dict(named.kind.grow(found, growth))
-        if named.record is not None:
-            self._storage.records.put(named.record, data=result)
+        with catalogue.held(volume, "disks") as named:
+            found = catalogue.present(named)
+            named.kind.check_growth(found, growth)
+            result = as_dict(named.kind.grow(found, growth))
+            # What the type itself put into the record stays there.
+            record = self._storage.records.find(named.key)
+            if record is not None:
+                self._storage.records.put(record, data=result)
         return result

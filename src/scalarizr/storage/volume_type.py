@@ -1,8 +1,8 @@
 """The one interface of every kind of volume.
 
 A type knows how its volumes are made, found, attached and deleted. It knows nothing of file systems, mounts, fstab,
-locks or what is undone after a failure: that is `lifecycle`'s, the same for all. Every method may be called again after
-a kill at any instant, and then finds what it made before.
+locks or what is undone after a failure: that is the same for all, in `creating`, `growing`, `snapshots`, `giving_back`
+and `undoing`. Every method may be called again after a kill at any instant, and then finds what it made before.
 """
 
 from abc import ABC, abstractmethod

@@ -6,7 +6,6 @@ import struct
 import subprocess
 import uuid
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,6 @@ from scalarizr.storage.devices import (
 
 HOST = HostPaths()
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def disks(tmp_path: Path) -> Iterator[BlockDevices]:
-    made = BlockDevices(tmp_path)
-    yield made
-    made.close()
 
 
 def write(device: Path, offset: int, data: bytes) -> None:

@@ -1,7 +1,6 @@
 """A device's content in an object store and back: every part by its checksum, and nothing of what does not fit it."""
 
 import hashlib
-import logging
 import os
 import random
 from pathlib import Path
@@ -10,13 +9,10 @@ import msgspec
 import pytest
 
 from scalarizr.errors import InvalidParameter, NotFound, OutsideFailure
-from scalarizr.host.paths import HostPaths
 from scalarizr.objectstore.files import FileStore
-from scalarizr.settings.model import Settings
 from scalarizr.storage import volume_image
 from scalarizr.storage.context import Context
 from scalarizr.storage.model import parse
-from scalarizr.storage.records import Records
 from scalarizr.storage.volumes.eph import EphemeralVolumes
 
 MIB = 1 << 20
@@ -171,14 +167,7 @@ def test_what_is_removed_is_no_image_any_more(store: FileStore, source: Path) ->
 
 
 @pytest.fixture
-def ephemeral(tmp_path: Path) -> EphemeralVolumes:
-    context = Context(
-        Settings(),
-        HostPaths(),
-        logging.getLogger("test"),
-        Records(tmp_path / "records"),
-        nested=None,  # type: ignore[arg-type]
-    )
+def ephemeral(context: Context) -> EphemeralVolumes:
     return EphemeralVolumes(context)
 
 

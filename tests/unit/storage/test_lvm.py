@@ -1,33 +1,18 @@
 """What LVM prints, and what a caller may say of a logical volume; the rest is proved in the virtual machine."""
 
-import logging
 from pathlib import Path
 
 import pytest
 
 from scalarizr.errors import InvalidParameter, NotSupported, OutsideFailure
-from scalarizr.host.paths import HostPaths
-from scalarizr.settings.model import Settings
 from scalarizr.storage import block_copy, lvm_programs
 from scalarizr.storage.context import Context
 from scalarizr.storage.model import parse
 from scalarizr.storage.parts import check_parts
-from scalarizr.storage.records import Records
 from scalarizr.storage.volumes.lvm import LvmVolumes
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "storage"
 MIB = 1 << 20
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return Context(
-        Settings(),
-        HostPaths(),
-        logging.getLogger("test"),
-        Records(tmp_path / "records"),
-        nested=None,  # type: ignore[arg-type]
-    )
 
 
 # Reports

@@ -3,7 +3,6 @@
 import mmap
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,13 +30,6 @@ from scalarizr.storage.mounting import (
 HOST = HostPaths()
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 root = pytest.mark.root
-
-
-@pytest.fixture
-def disks(tmp_path: Path) -> Iterator[BlockDevices]:
-    made = BlockDevices(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture

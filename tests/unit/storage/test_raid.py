@@ -1,19 +1,15 @@
 """What mdadm and the kernel tell of arrays, and what a caller may say of one; a virtual machine proves the rest."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scalarizr.errors import InvalidParameter, NotSupported
-from scalarizr.host.paths import HostPaths
-from scalarizr.settings.model import Settings
 from scalarizr.storage import md_arrays
 from scalarizr.storage.context import Context
 from scalarizr.storage.md_arrays import Array, Member
 from scalarizr.storage.model import parse
-from scalarizr.storage.records import Records
 from scalarizr.storage.volumes.raid import RaidVolumes
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "storage"
@@ -21,14 +17,7 @@ UUID = "26081a49:183c66c6:ab0d3b9c:03e4e0b1"
 
 
 @pytest.fixture
-def raid(tmp_path: Path) -> RaidVolumes:
-    context = Context(
-        Settings(),
-        HostPaths(),
-        logging.getLogger("test"),
-        Records(tmp_path / "records"),
-        nested=None,  # type: ignore[arg-type]
-    )
+def raid(context: Context) -> RaidVolumes:
     return RaidVolumes(context)
 
 

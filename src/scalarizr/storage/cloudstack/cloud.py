@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from scalarizr.errors import InvalidParameter, NotFound, OutsideFailure, ScalarizrError
+from scalarizr.errors import InvalidParameter, NotFound, OutsideFailure
 from scalarizr.settings.model import Cloudstack
 from scalarizr.storage.cloudstack.access import connect
 from scalarizr.storage.cloudstack.errors import of_error, passes, translated
 from scalarizr.storage.model import GIGABYTE
-from scalarizr.storage.provider import PATIENCE, instance_metadata, not_known, patiently
+from scalarizr.storage.provider import PATIENCE, answered, instance_metadata, not_known
 from scalarizr.storage.steps import wait_until
 
 UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -26,7 +26,7 @@ class CloudVolume(msgspec.Struct, frozen=True):
     """A volume.
 
     :param size: bytes.
-    :param server: the UUID of the server that it is attached to.
+    :param holders: the UUID of the server that it is attached to; none where it is attached to none.
     :param position: CloudStack's `deviceid`: 0 is the root disk.
     """
 
@@ -37,19 +37,25 @@ class CloudVolume(msgspec.Struct, frozen=True):
     zone: str
     offering: str | None
     tags: dict[str, str]
-    server: str | None
+    holders: tuple[str, ...]
     position: int | None
     root: bool
 
+    @property
+    def gigabytes(self) -> int:
+        """Its size in whole GB."""
+        return self.size // GIGABYTE
+
 
 class CloudSnapshot(msgspec.Struct, frozen=True):
-    """A snapshot; `size` is that of the volume, in bytes."""
+    """A snapshot; `size` is that of the volume, in GB, rounded up. CloudStack keeps no description."""
 
     id: str
     name: str
     size: int
-    state: str
+    status: str
     tags: dict[str, str]
+    description: str = ""
 
 
 class Offering(msgspec.Struct, frozen=True):
@@ -73,7 +79,7 @@ class Cloud:
         self._server: str | None = None
 
     @property
-    def server(self) -> str:
+    def here(self) -> str:
         """This server's UUID."""
         if self._server is None:
             url = self._settings.metadata_url
@@ -86,10 +92,10 @@ class Cloud:
 
     def zone(self) -> str:
         """Give this server's zone."""
-        found = self._ask("listVirtualMachines", f"look at the server {self.server}", id=self.server)
+        found = self._ask("listVirtualMachines", f"look at the server {self.here}", id=self.here)
         for one in found.get("virtualmachine", []):
             return str(one["zoneid"])
-        raise NotFound(f"CloudStack knows no server {self.server}. {_UNCHANGED}")
+        raise NotFound(f"CloudStack knows no server {self.here}. {_UNCHANGED}")
 
     def offerings(self) -> list[Offering]:
         """Give what disks can be had."""
@@ -133,14 +139,14 @@ class Cloud:
     def attach_volume(self, identity: str) -> None:
         """Attach a volume to this server."""
         self._do(
-            "attachVolume", f"attach the volume {identity} to the server {self.server}", "The volume is as it was.",
-            id=identity, virtualmachineid=self.server,
+            "attachVolume", f"attach the volume {identity} to the server {self.here}", "The volume is as it was.",
+            id=identity, virtualmachineid=self.here,
         )  # fmt: skip
 
     def detach_volume(self, identity: str) -> None:
         """Detach a volume from this server."""
         self._do(
-            "detachVolume", f"detach the volume {identity} from the server {self.server}", "It is still attached.",
+            "detachVolume", f"detach the volume {identity} from the server {self.here}", "It is still attached.",
             id=identity,
         )  # fmt: skip
 
@@ -242,15 +248,7 @@ class Cloud:
     def _begin(
         self, call: Callable[[], dict[str, Any]], doing: str, left: str, patience: float = PATIENCE
     ) -> dict[str, Any]:
-        try:
-            found = patiently(call, passes, patience)
-        except ScalarizrError:
-            raise
-        except Exception as failure:
-            error = translated(failure, doing, left)
-            if error is None:
-                raise
-            raise error from None
+        found = answered(call, passes, lambda failure: translated(failure, doing, left), patience)
         if not isinstance(found, dict):
             raise OutsideFailure(f"What CloudStack answered, asked to {doing}, cannot be read. {left}")
         return found
@@ -291,7 +289,7 @@ def _volume(found: dict[str, Any]) -> CloudVolume:
         zone=found.get("zoneid", ""),
         offering=found.get("diskofferingid"),
         tags=_tags(found),
-        server=found.get("virtualmachineid"),
+        holders=(found["virtualmachineid"],) if found.get("virtualmachineid") else (),
         position=int(position) if position is not None else None,
         root=found.get("type") == "ROOT",
     )
@@ -301,7 +299,7 @@ def _snapshot(found: dict[str, Any]) -> CloudSnapshot:
     return CloudSnapshot(
         id=found["id"],
         name=found.get("name", ""),
-        size=int(found.get("virtualsize") or 0),
-        state=found.get("state", ""),
+        size=whole_gigabytes(int(found.get("virtualsize") or 0)),
+        status=found.get("state", ""),
         tags=_tags(found),
     )

@@ -9,7 +9,7 @@ from scalarizr.errors import AlreadyExists, NotFound, OutsideFailure, Refused
 from scalarizr.settings.model import Gce
 from scalarizr.storage.gce.access import Access, google
 from scalarizr.storage.gce.errors import of_operation, passes, translated
-from scalarizr.storage.provider import PATIENCE, instance_metadata, not_known, patiently, unless_so
+from scalarizr.storage.provider import PATIENCE, answered, instance_metadata, not_known, unless_so
 from scalarizr.storage.steps import wait_until
 
 # Seconds for one request; and for an operation, which Google's own tools give up on after as long.
@@ -22,31 +22,41 @@ class Disk(msgspec.Struct, frozen=True):
     """A disk.
 
     :param name: unique in its zone.
-    :param size: GB.
     :param kind: `pd-ssd` and so on.
-    :param users: the instances that it is attached to, each `zones/ZONE/instances/NAME`.
+    :param tags: its labels.
+    :param holders: the instances that it is attached to, each `zones/ZONE/instances/NAME`.
     :param link: what names it to other calls.
     """
 
     name: str
     zone: str
-    size: int
+    gigabytes: int
     kind: str
     status: str
-    labels: dict[str, str]
-    users: tuple[str, ...]
+    tags: dict[str, str]
+    holders: tuple[str, ...]
     link: str
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.name
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A snapshot; `size` is that of the disk, in GB."""
+    """A snapshot; `size` is that of the disk, in GB, `tags` its labels."""
 
     name: str
     size: int
     status: str
     description: str
-    labels: dict[str, str]
+    tags: dict[str, str]
     link: str
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.name
 
 
 class Compute:
@@ -79,7 +89,7 @@ class Compute:
 
     @property
     def here(self) -> str:
-        """This server's instance, as it stands in a disk's `users`."""
+        """This server's instance, as it stands among a disk's holders."""
         return f"zones/{self.zone}/instances/{self.instance}"
 
     def disk(self, zone: str, name: str) -> Disk | None:
@@ -91,11 +101,11 @@ class Compute:
         return Disk(
             name=found.name,
             zone=zone,
-            size=int(found.size_gb),
+            gigabytes=int(found.size_gb),
             kind=_last(found.type_),
             status=found.status,
-            labels=dict(found.labels),
-            users=tuple("/".join(user.split("/")[-4:]) for user in found.users),
+            tags=dict(found.labels),
+            holders=tuple("/".join(user.split("/")[-4:]) for user in found.users),
             link=f"projects/{self.project}/zones/{zone}/disks/{found.name}",
         )
 
@@ -127,7 +137,7 @@ class Compute:
                 "Disks", "resize_unary", f"grow the disk {name} to {size} GB", "It is as large as before.",
                 zone=zone, disk=name, disks_resize_request_resource={"size_gb": size},
             ),
-            lambda: (now := self.disk(zone, name)) is not None and now.size >= size,
+            lambda: (now := self.disk(zone, name)) is not None and now.gigabytes >= size,
         )  # fmt: skip
 
     def attach_disk(self, disk: Disk) -> None:
@@ -138,7 +148,7 @@ class Compute:
                 "The disk is as it was.", zone=self.zone, instance=self.instance,
                 attached_disk_resource={"source": disk.link, "device_name": disk.name, "auto_delete": False},
             ),
-            lambda: (now := self.disk(disk.zone, disk.name)) is not None and self.here in now.users,
+            lambda: (now := self.disk(disk.zone, disk.name)) is not None and self.here in now.holders,
         )  # fmt: skip
 
     def detach_disk(self, disk: Disk) -> None:
@@ -196,7 +206,7 @@ class Compute:
             size=int(found.disk_size_gb),
             status=found.status,
             description=found.description,
-            labels=dict(found.labels),
+            tags=dict(found.labels),
             link=f"projects/{self.project}/global/snapshots/{found.name}",
         )
 
@@ -243,13 +253,12 @@ class Compute:
     ) -> Any:
         function: Callable[..., Any] = getattr(self._client(service), method)
         wanted = {"project": self.project, **request}
-        try:
-            return patiently(lambda: function(request=wanted, timeout=_REQUEST, retry=None), passes, patience)
-        except Exception as failure:
-            error = translated(failure, doing, left, self._access.account)
-            if error is None:
-                raise
-            raise error from None
+        return answered(
+            lambda: function(request=wanted, timeout=_REQUEST, retry=None),
+            passes,
+            lambda failure: translated(failure, doing, left, self._access.account),
+            patience,
+        )
 
     def _client(self, service: str) -> Any:
         if service not in self._clients:

@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from scalarizr.errors import NotFound, OutsideFailure, ScalarizrError
+from scalarizr.errors import NotFound, OutsideFailure
 from scalarizr.settings.model import Openstack
 from scalarizr.storage.openstack.access import connect
 from scalarizr.storage.openstack.errors import passes, translated
-from scalarizr.storage.provider import PATIENCE, instance_metadata, not_known, patiently
+from scalarizr.storage.provider import PATIENCE, answered, instance_metadata, not_known
 
 T = TypeVar("T")
 _UNCHANGED = "Nothing was changed."
@@ -22,29 +22,29 @@ _EXTENDS_IN_USE = "3.42"
 class CloudVolume(msgspec.Struct, frozen=True):
     """A volume.
 
-    :param size: GB.
-    :param servers: the UUIDs of the servers that it is attached to.
+    :param tags: its metadata.
+    :param holders: the UUIDs of the servers that it is attached to.
     """
 
     id: str
     name: str
-    size: int
+    gigabytes: int
     status: str
     kind: str | None
     zone: str | None
-    metadata: dict[str, str]
-    servers: tuple[str, ...]
+    tags: dict[str, str]
+    holders: tuple[str, ...]
 
 
 class CloudSnapshot(msgspec.Struct, frozen=True):
-    """A snapshot; `size` is that of the volume, in GB."""
+    """A snapshot; `size` is that of the volume, in GB, `tags` its metadata."""
 
     id: str
     name: str
     size: int
     status: str
     description: str
-    metadata: dict[str, str]
+    tags: dict[str, str]
 
 
 class Cloud:
@@ -60,7 +60,7 @@ class Cloud:
         self._server: str | None = None
 
     @property
-    def server(self) -> str:
+    def here(self) -> str:
         """This server's UUID."""
         if self._server is None:
             url = self._settings.metadata_url
@@ -121,7 +121,7 @@ class Cloud:
 
     def attach_volume(self, identity: str) -> None:
         """Ask that a volume be attached to this server."""
-        server = self.server
+        server = self.here
         self._ask(
             f"attach the volume {identity} to the server {server}",
             lambda c: c.compute.create_volume_attachment(server, identity),
@@ -132,7 +132,7 @@ class Cloud:
         """Ask that a volume be detached from this server."""
         from openstack.compute.v2.server import Server
 
-        server = self.server
+        server = self.here
         self._ask(
             f"detach the volume {identity} from the server {server}",
             # Given a mere id, the SDK would first look whether it is a server's.
@@ -185,17 +185,12 @@ class Cloud:
             self._connection = None
 
     def _ask(self, doing: str, call: Callable[[Any], T], left: str = _UNCHANGED, patience: float = PATIENCE) -> T:
-        try:
+        def ask() -> T:
             if self._connection is None:
                 self._connection = connect()
-            return patiently(lambda: call(self._connection), passes, patience)
-        except ScalarizrError:
-            raise
-        except Exception as failure:
-            error = translated(failure, doing, left)
-            if error is None:
-                raise
-            raise error from None
+            return call(self._connection)
+
+        return answered(ask, passes, lambda failure: translated(failure, doing, left), patience)
 
 
 def failed(what: str, status: str) -> OutsideFailure:
@@ -216,12 +211,12 @@ def _volume(found: Any) -> CloudVolume:
     return CloudVolume(
         id=found.id,
         name=found.name or "",
-        size=int(found.size),
+        gigabytes=int(found.size),
         status=found.status,
         kind=found.volume_type,
         zone=found.availability_zone,
-        metadata=dict(found.metadata or {}),
-        servers=tuple(one["server_id"] for one in found.attachments or () if one.get("server_id")),
+        tags=dict(found.metadata or {}),
+        holders=tuple(one["server_id"] for one in found.attachments or () if one.get("server_id")),
     )
 
 
@@ -232,5 +227,5 @@ def _snapshot(found: Any) -> CloudSnapshot:
         size=int(found.size),
         status=found.status,
         description=found.description or "",
-        metadata=dict(found.metadata or {}),
+        tags=dict(found.metadata or {}),
     )
