@@ -1,4 +1,4 @@
-"""Backups of PostgreSQL beside the pipe that a person would type, on the same database, rounds in turn.
+"""Backups of PostgreSQL beside the pipe that a person would type, pgBackRest and Barman: the same database, in turn.
 
 `BENCHMARK_SCALE=135` makes the database one of 2 GB (pgbench's scale, 15 MB each); 8 where it is not set.
 """
@@ -22,20 +22,22 @@ from benchmarks.subjects import installation, proportional_size, running
 # The servers that the tests run against are the ones that are measured.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from benchmarks.base_backups import Tool, tools
 from private_postgresql import PrivateCluster, as_postgres, programs
 from private_s3 import PrivateS3
 from scalarizr.client import Client
 
 Row = tuple[str, str, str, str]
-_ROUNDS = 3
+_ROUNDS = 5
 _MB = 1e6
 
 
 def databases() -> list[Row]:
-    """create_backup of a pgbench database to a directory and to S3, beside pg_dump | zstd | tee | sha256sum."""
+    """create_backup of a pgbench database to a directory and to S3, beside the pipe by hand and two other tools."""
     scale = int(os.environ.get("BENCHMARK_SCALE", "8"))
     with PrivateCluster() as cluster, PrivateS3() as s3, tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
+        place.chmod(0o711)  # the other tools run as postgres
         cluster.psql("CREATE DATABASE bench")
         where = ("-h", str(cluster.socket_dir), "-p", str(cluster.port))
         as_postgres(programs() / "pgbench", *where, "-q", "-i", "-s", str(scale), "bench", timeout=1800)
@@ -44,7 +46,13 @@ def databases() -> list[Row]:
         here = f'{cluster.settings}[backup]\nstore = "file://{place}/store"\nkeep = 1\n'
         there = f'{cluster.settings}[backup]\nstore = "s3://{s3.bucket}/bench"\nkeep = 1\n'
         there += f'endpoint_url = "{s3.endpoint_url}"\n'
-        with _agent(here) as (client, pid), _agent(there) as (far_client, far_pid):
+        with (
+            _agent(here) as (client, pid),
+            _agent(there) as (far_client, far_pid),
+            tools(cluster, place) as others,
+        ):
+            beside: dict[Tool, list[float]] = {tool: [] for tool in others}
+            weights: dict[Tool, list[float]] = {tool: [] for tool in others}
             for _ in range(_ROUNDS):
                 used = _used_by(os.getpid(), cluster)
                 taken, synced = _by_hand(cluster, place)
@@ -58,6 +66,8 @@ def databases() -> list[Row]:
                         results.append(time.perf_counter() - began)
                     if agent == pid:
                         near_used.append(_used_by(agent, cluster) - used)
+                for tool in others:
+                    beside[tool].append(_by_tool(tool, weights[tool]))
     hand, sync, ours, remote = map(statistics.median, (by_hand, flushed, near, far))
     cpu, hand_cpu = statistics.median(near_used), statistics.median(hand_used)
     pipe = "pg_dump -Fc -Z0 | zstd | tee | sha256sum"
@@ -87,6 +97,15 @@ def databases() -> list[Row]:
             f"{remote / ours:.2f} times (goal: at most 1.15)",
         ),
         ("peak memory (PSS) of worker and dumps", f"{max(peaks):.0f} MB", "300 MB", "goal: under"),
+        *(
+            (
+                f"create_backup of the same, beside {tool.title}, which copies the cluster's files",
+                f"{ours:.2f} s, {max(peaks):.0f} MB",
+                f"{statistics.median(beside[tool]):.2f} s, {max(weights[tool]):.0f} MB",
+                f"{ours / statistics.median(beside[tool]):.2f} times; no goal",
+            )
+            for tool in others
+        ),
     ]
 
 
@@ -112,6 +131,15 @@ def _by_hand(cluster: PrivateCluster, place: Path) -> tuple[float, float]:
     return taken, synced
 
 
+def _by_tool(tool: Tool, weights: list[float]) -> float:
+    """Give the seconds of another tool's backup; its memory goes into `weights`."""
+    began = time.perf_counter()
+    process = tool.start()
+    with _peak_below(process.pid, weights, itself=True):
+        assert process.wait(1800) == 0, f"{tool.title} failed"
+    return time.perf_counter() - began
+
+
 def _used_by(pid: int, cluster: PrivateCluster) -> float:
     """Give the processor seconds of a process and what it has waited for, and of the server's ended sessions."""
     server = cluster.pid()
@@ -125,16 +153,18 @@ def _used_by(pid: int, cluster: PrivateCluster) -> float:
 
 
 @contextmanager
-def _peak_below(agent: int, peaks: list[float]) -> Iterator[None]:
-    """Measure the memory of all that an agent started, ten times a second, while the block runs."""
+def _peak_below(parent: int, peaks: list[float], *, itself: bool = False) -> Iterator[None]:
+    """Measure the memory of all that a process started, ten times a second, while the block runs."""
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.1):
             total = 0.0
-            for process in psutil.Process(agent).children(recursive=True):
-                with contextlib.suppress(OSError, AssertionError):
-                    total += proportional_size(process.pid)
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(parent)
+                for one in (*process.children(recursive=True), *([process] if itself else [])):
+                    with contextlib.suppress(OSError, AssertionError):
+                        total += proportional_size(one.pid)
             peaks.append(total)
 
     watcher = threading.Thread(target=watch)

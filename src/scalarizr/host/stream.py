@@ -18,10 +18,11 @@ _PIPE = 2**20
 _WORDS = 2**14
 _WORTH = 2**17
 _GATHERING = 0.001
+_DYING = 10.0
 
 
 class Stream:
-    """A program that writes to its standard output; to be used as a context manager, at whose end it is dead.
+    """A program that writes to its standard output; to be used as a context manager, at whose end it was killed.
 
     It stays in the caller's process group, so that whoever kills that ends it too.
 
@@ -132,7 +133,9 @@ class Stream:
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # One that the kernel holds, over a disk that hangs, dies when it lets go; nobody waits for that here.
+            self._process.wait(_DYING)
 
 
 def _waiting_in(pipe: int) -> int:

@@ -172,7 +172,8 @@ def _answered(source: str) -> Iterator[Callable[[], bytes]]:
 
     def read() -> bytes:
         try:
-            return bytes(response.read(_CHUNK))
+            # What is there, and no more: one that sends a byte now and then would hold up a whole piece for days.
+            return bytes(response.read1(_CHUNK))
         except (OSError, HTTPException) as error:
             raise _not_fetched(source, error) from None
 

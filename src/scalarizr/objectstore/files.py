@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from scalarizr.errors import NotFound, OutsideFailure, PermissionRefused, ScalarizrError
+from scalarizr.errors import UNCHANGED, NotFound, OutsideFailure, PermissionRefused, ScalarizrError
 from scalarizr.host.files import fsync_directory
 from scalarizr.objectstore.store import SMALL, Entry, Progress, Stored, checked_directory, checked_path, compare_sizes
 
 _PIECE = 2**20
 _STAGED = ".staged"
+_NOT_KEPT = "It was not kept."
 
 
 class FileStore:
@@ -39,13 +40,13 @@ class FileStore:
         place = self._root / checked_path(path)
         digest, size = hashlib.sha256(), 0
         staged = place.with_name(f".{place.name[:100]}.{os.urandom(4).hex()}{_STAGED}")
-        with self._translated(path):
+        with self._translated(path, _NOT_KEPT):
             self._make_directories(place.parent)
             descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             try:
                 for chunk in chunks:
-                    with self._translated(path):
+                    with self._translated(path, _NOT_KEPT):
                         view = memoryview(chunk)
                         while view:
                             view = view[os.write(descriptor, view) :]
@@ -53,12 +54,12 @@ class FileStore:
                     size += len(chunk)
                     if progress is not None:
                         progress(size)
-                with self._translated(path):
+                with self._translated(path, _NOT_KEPT):
                     os.fsync(descriptor)
                     compare_sizes(self.url, path, size, os.fstat(descriptor).st_size)
             finally:
                 os.close(descriptor)
-            with self._translated(path):
+            with self._translated(path, _NOT_KEPT):
                 os.rename(staged, place)
                 fsync_directory(place.parent)
         except BaseException:
@@ -157,13 +158,13 @@ class FileStore:
             fsync_directory(one.parent)
 
     @contextlib.contextmanager
-    def _translated(self, path: str) -> Iterator[None]:
+    def _translated(self, path: str, left: str = UNCHANGED) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise self._failure(error, path) from error
+            raise self._failure(error, path, left) from error
 
-    def _failure(self, error: OSError, path: str) -> ScalarizrError:
+    def _failure(self, error: OSError, path: str, left: str = UNCHANGED) -> ScalarizrError:
         if isinstance(error, FileNotFoundError):
             return NotFound(f"There is no {path} in {self.url}.", {"path": path})
         if isinstance(error, PermissionError):
@@ -174,4 +175,9 @@ class FileStore:
             return OutsideFailure(
                 f"The disk of {self.url} is full: {path} was not kept. Make room there, or choose another store."
             )
-        return OutsideFailure(f"{self.url}: {path}: {error.strerror or error}. It was not kept.")
+        if error.errno == errno.EROFS:
+            return OutsideFailure(
+                f"The file system of {self.url} is read-only, at {path}. {left} Look into the kernel's log, since a "
+                "disk that fails makes it so; then mount it for writing, or choose another store."
+            )
+        return OutsideFailure(f"{self.url}: {path}: {error.strerror or error}. {left}")

@@ -122,7 +122,7 @@ class Backups:
                 self._remove(identity, failure, running, note)
                 raise
             self._log.info("postgresql: the backup %s was made, %d parts", identity, len(manifest.parts))
-            self._retire(store, token, identity, running)
+            self._retire(store, token, manifest, running)
         return catalogue.created(manifest)
 
     def _make(
@@ -163,11 +163,12 @@ class Backups:
             with contextlib.suppress(ScalarizrError):
                 running.done_with(note)
 
-    def _retire(self, store: Store, token: str, made: str, running: Running) -> None:
+    def _retire(self, store: Store, token: str, made: Manifest, running: Running) -> None:
         if self._settings.keep is None:
             return
         try:
-            for gone in catalogue.retire(store, token, self._settings.keep, made):
+            left_out = [one.database for one in made.skipped]
+            for gone in catalogue.retire(store, token, self._settings.keep, made.id, left_out):
                 running.log(f"Deleted the backup {gone}: [backup] keep is {self._settings.keep}.")
         except ScalarizrError as error:
             # The new backup is there, which is what was asked for; the next one will delete the old ones.

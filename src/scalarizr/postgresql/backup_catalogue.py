@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,11 @@ class Manifest(msgspec.Struct, frozen=True):
     skipped: list[Skipped] = msgspec.field(default_factory=list)
     kind: Literal["postgresql"] = "postgresql"
     format: Literal[1] = 1
+
+    @property
+    def databases(self) -> set[str]:
+        """The databases that are in it."""
+        return {part.database for part in self.parts if part.database is not None}
 
 
 class DamagedManifest(OutsideFailure):
@@ -266,21 +271,24 @@ def delete_backup(store: Store, identity: str) -> None:
     store.delete_all(directory_of(identity))
 
 
-def retire(store: Store, server: str, keep: int, made: str) -> list[str]:
+def retire(store: Store, server: str, keep: int, made: str, left_out: Iterable[str] = ()) -> list[str]:
     """Delete what a server's retention does not keep: all that is older than its newest `keep` whole backups.
 
-    Damaged ones do not count, and the newest whole one always stays.
+    Damaged ones do not count, and the newest whole one always stays: of each database.
 
     :param made: the id of the one that was just made: it stays, whatever the clock did meanwhile.
+    :param left_out: the databases that are not in that one.
     :return: the ids of the deleted.
     """
-    whole, gone = 1, []
+    whole, gone, sought = 1, [], set(left_out)
     for found in list_backups(store, server):
         if found.identity == made:
             continue
-        if whole >= max(keep, 1):
+        last_of = set() if found.problem or found.manifest is None else sought & found.manifest.databases
+        if whole >= max(keep, 1) and not last_of:
             delete_backup(store, found.identity)
             gone.append(found.identity)
+        sought -= last_of
         whole += not found.problem
     return gone
 

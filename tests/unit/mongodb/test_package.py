@@ -1,11 +1,13 @@
-"""Fetching a package from a file: a private copy, checked, and gone afterwards."""
+"""Fetching a package: a private copy, checked, and gone afterwards."""
 
 import hashlib
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from scalarizr.errors import NotConfigured, NotFound, Refused
+from scalarizr.errors import NotConfigured, NotFound, Refused, TimedOut
 from scalarizr.mongodb import package
 from scalarizr.settings.model import MonitoringAgent
 
@@ -72,4 +74,28 @@ def test_what_names_no_package_says_so(
 ) -> None:
     with pytest.raises(kind, match="Nothing was changed"), package.fetched(setting, directory):
         raise AssertionError("it was handed out")
+    assert list(directory.iterdir()) == []
+
+
+def test_one_that_comes_byte_by_byte_is_given_up_in_time(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "_WHOLE", 0.0)
+    given_up = threading.Event()
+
+    def send_one_byte(listener: socket.socket) -> None:
+        connection, _address = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nx")
+            given_up.wait(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = threading.Thread(target=send_one_byte, args=(listener,))
+        sender.start()
+        try:
+            setting = MonitoringAgent(package=f"http://127.0.0.1:{listener.getsockname()[1]}/package", sha256=SUM)
+            with pytest.raises(TimedOut, match="did not come within"), package.fetched(setting, directory):
+                raise AssertionError("it was handed out")
+        finally:
+            given_up.set()
+            sender.join(60)
     assert list(directory.iterdir()) == []

@@ -16,12 +16,12 @@ from scalarizr.postgresql.dump import Compression, Database
 OWN, OTHER = "00000001", "00000002"
 
 
-def made(store: FileStore, second: int, server: str = OWN, *, whole: bool = True) -> str:
+def made(store: FileStore, second: int, server: str = OWN, *, whole: bool = True, database: str = "shop") -> str:
     """Put a backup into the store; gives its id."""
     identity = catalogue.new_identity(server, b"\1\2\3", datetime(2026, 1, 1, 0, 0, second, 7000, tzinfo=UTC))
-    path = f"{catalogue.directory_of(identity)}/shop.dump"
+    path = f"{catalogue.directory_of(identity)}/{database}.dump"
     stored = store.put_bytes(path, b"data")
-    part = Part(path, "shop", stored.size + (not whole), stored.sha256)
+    part = Part(path, database, stored.size + (not whole), stored.sha256)
     manifest = Manifest(identity, "", "", "host", "15", "1", "none", [part])
     store.put_bytes(catalogue.manifest_path(identity), msgspec.json.encode(manifest))
     return identity
@@ -71,6 +71,16 @@ def test_what_was_just_made_stays_whatever_the_clock_did(store: FileStore) -> No
     assert left(store) == [just_made]
 
 
+def test_of_a_database_that_is_not_in_the_new_one_the_newest_whole_backup_stays(store: FileStore) -> None:
+    oldest, last_good, damaged = made(store, 1), made(store, 2), made(store, 3, whole=False)
+    without_it = made(store, 4, database="postgres")
+    newest = made(store, 5, database="postgres")
+    assert catalogue.retire(store, OWN, 1, newest, ["shop", "never there"]) == [without_it, damaged, oldest]
+    assert left(store) == [newest, last_good]
+    # Once it is in one again, or dropped, nothing holds the old one any more.
+    assert catalogue.retire(store, OWN, 1, newest) == [last_good]
+
+
 def test_only_this_servers_remains_are_swept(store: FileStore) -> None:
     whole = made(store, 1)
     remains = {server: catalogue.new_identity(server, b"abc") for server in (OWN, OTHER)}
@@ -107,3 +117,18 @@ def test_what_is_compressed_unpacks_to_what_it_was() -> None:
         packed = b"".join(Compression.parse(f"zstd:{level}").apply(iter(pieces)))
         assert zstandard.ZstdDecompressor().decompressobj().decompress(packed) == b"".join(pieces)
     assert list(Compression.parse("none").apply(iter(pieces))) == pieces
+
+
+def test_what_is_compressed_is_one_frame_with_a_checksum_however_much_it_is() -> None:
+    import zstandard
+
+    # More than zstd's thread takes at a time.
+    piece = bytes(range(256)) * 4096
+    packed = b"".join(Compression(1).apply(piece for _ in range(20)))
+    assert zstandard.get_frame_parameters(packed).has_checksum
+    unpacker = zstandard.ZstdDecompressor().decompressobj()
+    assert unpacker.decompress(packed) == piece * 20
+    assert unpacker.eof and not unpacker.unused_data
+    damaged = packed[:-1] + bytes([packed[-1] ^ 1])
+    with pytest.raises(zstandard.ZstdError):
+        zstandard.ZstdDecompressor().decompressobj().decompress(damaged)
