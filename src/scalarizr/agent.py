@@ -4,16 +4,21 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scalarizr import __version__
 from scalarizr.api.namespaces import ALIASES, NAMESPACES
 from scalarizr.assembly import build_parts
+from scalarizr.audit.log import AUDIT_LOG, AuditLog, head_file_of
+from scalarizr.bookkeeping import Bookkeeping
 from scalarizr.changes.confirmation import seconds_left
 from scalarizr.changes.journal import Record
 from scalarizr.envelope.envelopes import Envelopes
@@ -36,6 +41,7 @@ from scalarizr.settings.load import BadSettings, load_settings, where_set
 T = TypeVar("T")
 # Seconds until a change that could not be taken back in time is tried again.
 _TRY_AGAIN = 10.0
+_HEAD_TOLD_EVERY = 3600.0
 
 
 class CannotStart(Exception):
@@ -76,6 +82,7 @@ class Agent:
             if lock is None:
                 raise CannotStart(f"{state}: another agent runs on this state directory.")
             self._lock = lock
+            self._books = Bookkeeping(_opened(where_set(etc, "paths", "logs"), self._open_audit_log))
             self._replay_file = state / "replay"
             self._replay = _opened(
                 setting,
@@ -88,6 +95,7 @@ class Agent:
         self._executor = ThreadPoolExecutor(settings.api.threads, thread_name_prefix="call")
         modules = [path.partition(":")[0] for path in namespaces.values()]
         self._operations = Operations(settings, self.log, worker_command(), modules)
+        self._operations.on_ended = self._books.operation_ended
         try:
             self.parts = build_parts(etc, settings, self.log, self._operations)
         except NotConfigured as error:
@@ -102,13 +110,23 @@ class Agent:
             state / "locks",
             self.log,
             settings.api.queue,
+            self._books,
         )
         self._envelopes = Envelopes(self._keys.ring, settings.api.envelopes, self._replay)
-        self._endpoint = Endpoint(self._envelopes, self._keys, self._dispatcher, self._executor, self.log)
+        self._endpoint = Endpoint(
+            self._envelopes, self._keys, self._dispatcher, self._executor, self.log, self._books.message_refused
+        )
         self._word = instance.Word(0.0)
         self._saying = threading.Lock()
         self._read_maintenance()
-        self._listener = Listener(settings.api, self._endpoint, self.log)
+        self._listeners = [Listener(settings.api, self._endpoint.handle, self.log)]
+
+    def _open_audit_log(self) -> AuditLog | None:
+        logs, state = self.settings.logs, self.settings.paths.state
+        if not logs.audit:
+            return None
+        path = self.settings.paths.logs / AUDIT_LOG
+        return AuditLog(path, head_file_of(state), self.log, logs.audit_size, logs.audit_keep)
 
     def _build(self, kind: type) -> object:
         # The one namespace that tells of all the others is built from the registry, not from the parts.
@@ -127,14 +145,16 @@ class Agent:
         changes.on_waiting = lambda record: loop.call_soon_threadsafe(self._await_confirmation, record)
         self._gate.on_waiting = self._await_confirmations
         self._await_confirmations()
-        listen = self._listen or self.settings.api.listen
-        try:
-            sockets = bind([listen] if isinstance(listen, str) else listen)
-        except (OSError, ValueError) as error:
-            raise CannotStart(f"{error.strerror or error}." if isinstance(error, OSError) else f"{error}.") from error
+        sockets = _bound(self._listen or self.settings.api.listen)
+        for_figures = self._bound_for_figures()
         self.addresses = [_address_text(listening.getsockname()) for listening in sockets]
         await self._operations.recover()
-        await self._listener.listen(sockets)
+        await self._listeners[0].listen(sockets)
+        if for_figures:
+            await self._show_figures(for_figures)
+        self._books.started(__version__)
+        loop.call_later(_HEAD_TOLD_EVERY, self._tell_head)
+        self._executor.submit(self._prune_script_logs)
         if (self.settings.paths.state / "firewall.json").exists():
             self._executor.submit(self._settle_ports)
         if (self.settings.paths.state / "mongodb" / "monitoring.json").exists():
@@ -143,6 +163,50 @@ class Agent:
         gc.collect()
         gc.freeze()
         self.log.info("started pid=%d listening=%s", os.getpid(), ",".join(self.addresses))
+
+    def _bound_for_figures(self) -> list[socket.socket]:
+        listen = self.settings.metrics.listen
+        if not listen:
+            return []
+        from scalarizr.server.figures_endpoint import not_of_this_host
+
+        addresses = [listen] if isinstance(listen, str) else listen
+        setting = where_set(self._etc, "metrics", "listen")
+        try:
+            others = not_of_this_host(addresses)
+        except ValueError as error:
+            raise CannotStart(f"{setting}: expected {error}.") from error
+        if others:
+            raise CannotStart(
+                f"{setting}: {others[0]} can be reached from other hosts, and nobody is asked there who he is. "
+                'Use a loopback address such as "127.0.0.1:9810".'
+            )
+        return _bound(addresses)
+
+    async def _show_figures(self, sockets: Sequence[socket.socket]) -> None:
+        from scalarizr.metrics.page import page_of
+        from scalarizr.server.figures_endpoint import FiguresEndpoint
+
+        async def page() -> bytes:
+            running, queued = self._operations.at_work()
+            history = await asyncio.get_running_loop().run_in_executor(None, self.parts.changes.journal.history)
+            changes: Counter[tuple[str, str]] = Counter((record.service, record.status) for record in history)
+            return page_of(self._books.figures, __version__, running, queued, changes)
+
+        listener = Listener(self.settings.api, FiguresEndpoint(page).handle, self.log)
+        await listener.listen(sockets)
+        self._listeners.append(listener)
+
+    def _tell_head(self) -> None:
+        self._books.tell_head()
+        asyncio.get_running_loop().call_later(_HEAD_TOLD_EVERY, self._tell_head)
+
+    def _prune_script_logs(self) -> None:
+        directory, settings = self.settings.paths.scripting_logs, self.settings.system
+        if directory.is_dir():
+            from scalarizr.system.script_logs import prune
+
+            prune(directory, settings.script_logs_keep, settings.script_logs_size)
 
     def reload(self) -> None:
         """Read keys and settings again: put in force what can change, and say what needs a restart.
@@ -187,7 +251,8 @@ class Agent:
         changed = changed_settings(self.settings, new)
         applied = [name for name in changed if name in LIVE]
         restart = [name for name in changed if name not in LIVE]
-        self._listener.apply(new.api)
+        for listener in self._listeners:
+            listener.apply(new.api)
         self._replay.bound(new.api.clock_skew, new.api.replay_entries)
         self._dispatcher.queue = new.api.queue
         self._operations.apply(new)
@@ -198,7 +263,7 @@ class Agent:
     async def stop(self) -> None:
         """Stop accepting, finish what runs, keep what the next start needs."""
         self._endpoint.stopping = True
-        await self._listener.stop()
+        await asyncio.gather(*(listener.stop() for listener in self._listeners))
         await self._operations.close()
         self.close()
 
@@ -207,7 +272,9 @@ class Agent:
         self._executor.shutdown(wait=False, cancel_futures=True)
         save_store(self._replay, self._replay_file)
         if self.addresses:
+            self._books.stopped()
             self.log.info("stopped pid=%d", os.getpid())
+        self._books.close()
         close_log(self.log)
         os.close(self._lock)
 
@@ -254,6 +321,13 @@ def _opened(setting: str, action: Callable[[], T]) -> T:
         return action()
     except OSError as error:
         raise CannotStart(f"{setting}: {error.filename} cannot be used: {error.strerror or error}.") from error
+
+
+def _bound(listen: str | Sequence[str]) -> list[socket.socket]:
+    try:
+        return bind([listen] if isinstance(listen, str) else listen)
+    except (OSError, ValueError) as error:
+        raise CannotStart(f"{error.strerror or error}." if isinstance(error, OSError) else f"{error}.") from error
 
 
 def _address_text(place: tuple[Any, ...]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from scalarizr.audit import made
 from scalarizr.changes.confirmation import confirmation_within
 from scalarizr.changes.diff import unified_diff
 from scalarizr.changes.journal import Journal, PlannedFile, Record
@@ -234,6 +235,7 @@ class Transaction:
             self._journal.settle(record)
         switch.tidy()
         self._journal.finish(record)
+        made.note("change_id", record.id)
         if terms is not None:
             terms.record = record
         names = [file.path for file in record.files]

@@ -18,6 +18,7 @@ _COMMANDS = {
     "changes": ("scalarizr.cli.changes:changes", "Show, confirm and revert configuration changes."),
     "key": ("scalarizr.cli.keys:key", "Show, make, renew and revoke keys."),
     "maintenance": ("scalarizr.cli.maintenance:maintenance", "Answer queries, and refuse what changes something."),
+    "audit": ("scalarizr.cli.audit:audit", "Show and verify the log of all commands."),
     "doctor": ("scalarizr.cli.doctor:doctor", "Check the installation."),
     "completion": ("scalarizr.cli.completion:completion", "Print the completion script of a shell."),
     "version": ("scalarizr.cli.main:version", "Print the version."),

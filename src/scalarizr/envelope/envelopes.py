@@ -21,12 +21,20 @@ class RefusedMessage(Exception):
     :ivar verified: whether the signature held.
     :ivar key: the id of the key that it named, where there is such a key; for the log alone.
     :ivar problem: what else the log may say of it, and the sender may not know.
+    :ivar reason: `signature`, `date`, `replay` or `malformed`.
     """
 
     def __init__(
-        self, text: str = UNVERIFIED, *, verified: bool = False, key: str = NOBODY, problem: str | None = None
+        self,
+        text: str = UNVERIFIED,
+        *,
+        verified: bool = False,
+        key: str = NOBODY,
+        problem: str | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(text)
+        self.reason = reason or ("malformed" if verified else "signature")
         self.verified = verified
         self.key = key
         self.problem = problem
@@ -170,13 +178,14 @@ class Envelopes:
                 f"at most {self._replay.skew:g} s are accepted",
                 verified=True,
                 key=offer.identity,
+                reason="date",
             )
 
     def _accept(self, offer: Offer, identity: bytes, second: int, now: float) -> None:
         try:
             self._replay.accept(offer.identity, identity, second, now)
         except Seen as error:
-            raise RefusedMessage(str(error), verified=True, key=offer.identity) from None
+            raise RefusedMessage(str(error), verified=True, key=offer.identity, reason="replay") from None
 
     def _now(self) -> tuple[int, str]:
         second = int(self._clock())

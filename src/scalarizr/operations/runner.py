@@ -10,7 +10,6 @@ import logging
 import os
 import select
 import signal
-import subprocess
 import time
 import uuid
 from collections import deque
@@ -25,6 +24,7 @@ from scalarizr.errors import OutsideFailure, ScalarizrError
 from scalarizr.host.locks import try_lock
 from scalarizr.operations.record import FINISHED, INTERRUPTED, Job, Record, no_operation, secrets_of
 from scalarizr.operations.store import Store
+from scalarizr.operations.worker_process import Task, WorkerProcess, start_worker
 from scalarizr.secret import without
 from scalarizr.settings.model import Settings
 
@@ -34,28 +34,6 @@ _UNDO_ATTEMPTS = 3
 _NO_JOB = Job(params={}, shown_params={})
 
 
-class _Worker(msgspec.Struct):
-    """A process that is watched.
-
-    :param identity: the operation.
-    :param task: what it does there.
-    :param pid: its process.
-    :param pidfd: readable once it has ended.
-    :param process: where this agent started it itself, and has to reap it.
-    :param job: what it was told; empty for one that was found.
-    :param attempts: how often leftovers were tried to be undone.
-    """
-
-    identity: str
-    task: Literal["do", "undo"]
-    pid: int
-    pidfd: int
-    process: Any
-    job: Job
-    attempts: int = 0
-    kill: asyncio.TimerHandle | None = None
-
-
 class Operations:
     """All operations of one agent.
 
@@ -63,6 +41,7 @@ class Operations:
     :param log: its log.
     :param worker_command: the argument vector of a worker, to which the operation is added.
     :param undo_modules: modules outside of this program whose functions may undo an operation's steps.
+    :ivar on_ended: called with the record of each operation that has ended.
     """
 
     def __init__(
@@ -75,7 +54,7 @@ class Operations:
         self._command = list(worker_command)
         self._undo_modules = list(undo_modules)
         self._waiting: deque[tuple[str, Job]] = deque()
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, WorkerProcess] = {}
         # Known to be alive without a worker: being recorded, waiting for their turn; and being started.
         self._queued: set[str] = set()
         self._starting: set[str] = set()
@@ -85,6 +64,11 @@ class Operations:
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
+        self.on_ended: Callable[[Record], object] = lambda _record: None
+
+    def at_work(self) -> tuple[int, int]:
+        """Give how many operations run, and how many wait for their turn."""
+        return sum(worker.task == "do" for worker in self._workers.values()) + len(self._starting), len(self._waiting)
 
     def apply(self, settings: Settings) -> None:
         """Put changed settings in force."""
@@ -138,8 +122,7 @@ class Operations:
         """
         record = await self._aside(self._found, identity)
         if record.status not in FINISHED and await self._aside(self._settle_if_dead, identity):
-            record = await self._aside(self._found, identity)
-            self._tell(identity)
+            record = await self._tell_of_end(identity)
             self._spawn_task(self._undo_if_left(identity, _NO_JOB))
         return record
 
@@ -162,7 +145,7 @@ class Operations:
             self._waiting.remove(queued)
             self._queued.discard(identity)
             await self._aside(self._finish_unstarted, identity, "canceled", "The operation was cancelled.")
-            self._tell(identity)
+            await self._tell_of_end(identity)
         elif identity in self._workers:
             self._signal(self._workers[identity])
         self._log.info("operation id=%s cancel requested", identity)
@@ -197,6 +180,7 @@ class Operations:
             for identity, _pid in await self._aside(self._store.unfinished):
                 if await self._aside(self._settle_if_dead, identity):
                     self._log.warning("operation id=%s was interrupted", identity)
+                    await self._tell_of_end(identity)
                 else:
                     self._spawn_task(self._adopt(identity))
             for identity in await self._aside(self._store.uncleaned):
@@ -209,13 +193,10 @@ class Operations:
         self._closed = True
         while self._waiting:
             identity, _job = self._waiting.popleft()
+            words = "The operation was interrupted before it began."
             with contextlib.suppress(ScalarizrError):
-                await self._aside(
-                    self._finish_unstarted,
-                    identity,
-                    "failed",
-                    "The operation was interrupted before it began.",
-                )
+                await self._aside(self._finish_unstarted, identity, "failed", words)
+                await self._tell_of_end(identity)
             self._tell(identity)
         for task in list(self._tasks):
             task.cancel()
@@ -231,8 +212,7 @@ class Operations:
 
     def _start_waiting(self) -> None:
         while self._waiting and not self._closed:
-            running = sum(worker.task == "do" for worker in self._workers.values()) + len(self._starting)
-            if running >= self._settings.parallel:
+            if self.at_work()[0] >= self._settings.parallel:
                 return
             identity, job = self._waiting.popleft()
             self._starting.add(identity)
@@ -246,6 +226,7 @@ class Operations:
             self._log.error("operation id=%s cannot be started: %s", identity, error.message)
             with contextlib.suppress(ScalarizrError):
                 await self._aside(self._finish_unstarted, identity, "failed", error.message)
+                await self._tell_of_end(identity)
             self._starting.discard(identity)
             self._tell(identity)
             self._start_waiting()
@@ -256,33 +237,10 @@ class Operations:
         if await self._aside(self._store.cancel_requested, identity) and identity in self._workers:
             self._signal(worker)
 
-    def _spawn(self, identity: str, job: Job, task: Literal["do", "undo"]) -> _Worker:
-        try:
-            lock = try_lock(self._lock_file(identity))
-        except OSError as error:
-            raise OutsideFailure(f"{self._directory}: {error.strerror}. Nothing was started.") from error
-        if lock is None:
-            raise OutsideFailure(f"The operation {identity} has a worker already.")
-        try:
-            with open(self._error_file(identity), "wb", opener=_private) as errors:
-                process = subprocess.Popen(
-                    [*self._command, identity, str(lock), str(self._store.path), task],
-                    stdin=subprocess.PIPE,
-                    stdout=errors,
-                    stderr=errors,
-                    pass_fds=[lock],
-                    start_new_session=True,
-                    cwd="/",
-                )
-        except OSError as error:
-            raise OutsideFailure(f"A worker cannot be started: {error.strerror}. Nothing was done.") from error
-        finally:
-            os.close(lock)
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), process.stdin:
-            told = msgspec.structs.replace(job, extra={**job.extra, "undo_modules": self._undo_modules})
-            process.stdin.write(msgspec.json.encode(told))
-        return _Worker(identity, task, process.pid, os.pidfd_open(process.pid), process, job)
+    def _spawn(self, identity: str, job: Job, task: Task) -> WorkerProcess:
+        told = msgspec.structs.replace(job, extra={**job.extra, "undo_modules": self._undo_modules})
+        lock_file, error_file = self._lock_file(identity), self._error_file(identity)
+        return start_worker(self._command, identity, task, told, self._store.path, lock_file, error_file)
 
     async def _adopt(self, identity: str) -> None:
         """Watch a worker that an earlier agent started."""
@@ -297,7 +255,7 @@ class Operations:
                 if not await self._aside(self._settle_if_dead, identity):
                     if pidfd >= 0:
                         self._log.info("operation id=%s pid=%d found at work", identity, pid)
-                        worker = _Worker(identity, "do", pid, pidfd, None, _NO_JOB)
+                        worker = WorkerProcess(identity, "do", pid, pidfd, None, _NO_JOB)
                         self._watch(worker)
                         if await self._aside(self._store.cancel_requested, identity):
                             self._signal(worker)
@@ -308,7 +266,8 @@ class Operations:
                 pass
             record = await self._aside(self._store.get, identity)
             if record is None or record.status in FINISHED:
-                self._tell(identity)
+                if record is not None:
+                    await self._tell_of_end(identity)
                 await self._undo_if_left(identity, _NO_JOB)
                 return
             await asyncio.sleep(0.2)
@@ -316,20 +275,20 @@ class Operations:
 
     # Watching
 
-    def _watch(self, worker: _Worker) -> None:
+    def _watch(self, worker: WorkerProcess) -> None:
         if self._closed:
             self._unwatch(worker)
             return
         self._workers[worker.identity] = worker
         asyncio.get_running_loop().add_reader(worker.pidfd, self._ended, worker)
 
-    def _unwatch(self, worker: _Worker) -> None:
+    def _unwatch(self, worker: WorkerProcess) -> None:
         asyncio.get_running_loop().remove_reader(worker.pidfd)
         if worker.kill is not None:
             worker.kill.cancel()
         os.close(worker.pidfd)
 
-    def _ended(self, worker: _Worker) -> None:
+    def _ended(self, worker: WorkerProcess) -> None:
         if worker.process is not None:
             # What it started and left, while its number is still its own.
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -340,7 +299,7 @@ class Operations:
         self._settling.add(worker.identity)
         self._spawn_task(self._settle(worker))
 
-    async def _settle(self, worker: _Worker) -> None:
+    async def _settle(self, worker: WorkerProcess) -> None:
         identity = worker.identity
         try:
             await self._aside(self._log_errors, worker)
@@ -355,6 +314,7 @@ class Operations:
                 record.status,
                 f" error={record.error_code} {without(record.error, secrets_of(worker.job))}" if record.error else "",
             )
+            self.on_ended(record)
             self._tell(identity)
             await self._undo_if_left(identity, worker.job)
         except ScalarizrError as error:
@@ -387,7 +347,7 @@ class Operations:
         worker.attempts = attempt
         self._watch(worker)
 
-    async def _end_undo(self, worker: _Worker) -> None:
+    async def _end_undo(self, worker: WorkerProcess) -> None:
         left = await self._aside(self._store.undo_steps, worker.identity)
         if left and worker.attempts < _UNDO_ATTEMPTS:
             await self._undo(worker.identity, worker.job, worker.attempts + 1)
@@ -424,10 +384,10 @@ class Operations:
     async def _settle_dead(self) -> None:
         for identity, _pid in await self._aside(self._store.unfinished):
             if await self._aside(self._settle_if_dead, identity):
-                self._tell(identity)
+                await self._tell_of_end(identity)
                 await self._undo_if_left(identity, _NO_JOB)
 
-    def _signal(self, worker: _Worker) -> None:
+    def _signal(self, worker: WorkerProcess) -> None:
         if worker.task != "do":
             return
         with contextlib.suppress(ProcessLookupError):
@@ -436,7 +396,7 @@ class Operations:
             loop = asyncio.get_running_loop()
             worker.kill = loop.call_later(self._settings.cancel_timeout, self._kill, worker)
 
-    def _kill(self, worker: _Worker) -> None:
+    def _kill(self, worker: WorkerProcess) -> None:
         if select.select([worker.pidfd], [], [], 0)[0]:
             return
         self._log.warning("operation id=%s did not stop in time and is killed", worker.identity)
@@ -444,6 +404,12 @@ class Operations:
             os.killpg(worker.pid, signal.SIGKILL)
 
     # Small things
+
+    async def _tell_of_end(self, identity: str) -> Record:
+        record = await self._aside(self._found, identity)
+        self.on_ended(record)
+        self._tell(identity)
+        return record
 
     def _tell(self, identity: str) -> None:
         for told in self._waiters.get(identity, ()):
@@ -467,7 +433,7 @@ class Operations:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
 
-    def _log_errors(self, worker: _Worker) -> None:
+    def _log_errors(self, worker: WorkerProcess) -> None:
         path = self._error_file(worker.identity)
         with contextlib.suppress(OSError):
             text = path.read_bytes()[-65536:].decode("utf-8", "replace").strip()
@@ -492,7 +458,3 @@ class Operations:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="operations")
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

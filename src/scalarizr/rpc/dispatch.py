@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from scalarizr.audit import made
 from scalarizr.errors import UNCHANGED, Busy, InvalidParameter, NotSupported, Refused, ScalarizrError, TimedOut
 from scalarizr.host.locks import locked
 from scalarizr.logs import AgentLog, request_id, request_secrets
@@ -31,6 +32,7 @@ from scalarizr.rpc.call import (
     result_text,
     split_batch,
 )
+from scalarizr.rpc.call_end import Account, CallEnd
 from scalarizr.rpc.registry import Method, Registry
 from scalarizr.rpc.rights import set_rights
 from scalarizr.rpc.types import checker
@@ -86,6 +88,14 @@ class _Prepared(msgspec.Struct):
     confirm_within: float | None
     asynchronous: bool
 
+    def ended(self, caller: Caller, seconds: float, error: ScalarizrError | None) -> CallEnd:
+        """Tell how the call ended."""
+        terms: dict[str, Any] = {"dry_run": True} if self.dry_run else {}
+        if self.confirm_within is not None:
+            terms["confirm_within"] = self.confirm_within
+        goes_on = self.asynchronous and self.method.declaration.kind == "operation" and not self.dry_run
+        return CallEnd(self.method.name, self.method, caller, self.arguments, terms, goes_on, seconds, error)
+
 
 class _Waiting(msgspec.Struct):
     """A call that waits for its resource, to be made together with others."""
@@ -105,6 +115,7 @@ class Dispatcher:
     :param locks: directory of the lock files of resources.
     :param log: the agent's log.
     :param queue: calls that may run or wait at once.
+    :param account: hears how each call ended.
     :ivar maintenance: why what changes something is refused at present, in a sentence; None where it is not.
     """
 
@@ -117,6 +128,7 @@ class Dispatcher:
         locks: Path,
         log: AgentLog,
         queue: int,
+        account: Account,
     ) -> None:
         self._registry = registry
         self._executor = executor
@@ -124,6 +136,7 @@ class Dispatcher:
         self._modes = modes
         self._locks = locks
         self._log = log
+        self._account = account
         self._resources: dict[str, asyncio.Lock] = {}
         self._waiting: dict[str, list[_Waiting]] = {}
         self._crowded: dict[str, float] = {}
@@ -184,17 +197,19 @@ class Dispatcher:
             call = read_call(text, in_batch=in_batch)
         except BadCall as bad:
             self._log.call_line(f"call method=- {_origin(caller)} error={bad.error.code}")
+            self._account.call_ended(
+                CallEnd("-", None, caller, None, {}, False, time.perf_counter() - started, bad.error)
+            )
             return error_text(bad.error, bad.id, bad.modern)
         if namespace:
             call = call._replace(method=f"{namespace}.{call.method}")
+        prepared = None
         try:
             prepared = self._prepare(call, namespace, caller)
             if prepared.method.declaration.inline:
-                return self._ended(
-                    call, caller, started, prepared.method, prepared.method.function(**prepared.arguments)
-                )
+                return self._ended(call, caller, started, prepared, prepared.method.function(**prepared.arguments))
         except Exception as error:  # noqa: BLE001  becomes the call's error
-            return self._failed(call, caller, started, error)
+            return self._failed(call, caller, started, prepared, error)
         if self.full:
             raise QueueFull
         # The present context, with this request's id and secrets, goes along; the loop's own stays as it is.
@@ -210,12 +225,13 @@ class Dispatcher:
         prepared: _Prepared,
     ) -> bytes | None:
         self._running += 1
+        context.run(made.begin)
         try:
             task = asyncio.get_running_loop().create_task(self._run(prepared), context=context)
             try:
-                return context.run(self._ended, call, caller, started, prepared.method, await task)
+                return context.run(self._ended, call, caller, started, prepared, await task)
             except Exception as error:  # noqa: BLE001  becomes the call's error
-                return context.run(self._failed, call, caller, started, error)
+                return context.run(self._failed, call, caller, started, prepared, error)
         finally:
             self._running -= 1
 
@@ -266,6 +282,7 @@ class Dispatcher:
             identity = await self._operations.start(
                 method.name, resource, prepared.arguments, prepared.access, prepared.confirm_within
             )
+            made.note("operation_id", identity)
             return identity if prepared.asynchronous else await self._operations.outcome(identity)
         if inspect.iscoroutinefunction(method.function):
             work: Awaitable[Any] = method.function(**prepared.arguments)
@@ -337,10 +354,13 @@ class Dispatcher:
             )
         except Exception as failure:  # noqa: BLE001  it is each caller's
             outcomes = [(None, failure)] * len(calls)
+        ours = made.made()
         for call, (result, refusal) in zip(calls, outcomes, strict=True):
             if call.outcome.done():
                 continue
             if refusal is None:
+                for kind, identity in ours.items():
+                    call.context.run(made.note, kind, identity)
                 call.outcome.set_result(result)
             else:
                 call.outcome.set_exception(refusal)
@@ -380,22 +400,29 @@ class Dispatcher:
         with locked(self._locks / name, what=resource, timeout=max(deadline - time.monotonic(), 0.1)):
             return function()
 
-    def _ended(self, call: Call, caller: Caller, started: float, method: Method, result: Any) -> bytes | None:
+    def _ended(self, call: Call, caller: Caller, started: float, prepared: _Prepared, result: Any) -> bytes | None:
         text = result_text(result, call.id, call.modern) if call.id is not None else None
-        took = (time.perf_counter() - started) * 1000
-        self._log.call_line(
-            f"call method={method.name} from={caller.address} key={caller.key} envelope={caller.envelope} "
-            f"took={took:.2f}ms ok"
-        )
+        seconds = time.perf_counter() - started
+        self._log.call_line(f"call method={prepared.method.name} {_origin(caller)} took={seconds * 1000:.2f}ms ok")
+        self._account.call_ended(prepared.ended(caller, seconds, None))
         return text
 
-    def _failed(self, call: Call, caller: Caller, started: float, failure: Exception) -> bytes | None:
+    def _failed(
+        self, call: Call, caller: Caller, started: float, prepared: _Prepared | None, failure: Exception
+    ) -> bytes | None:
         error = self._translated(failure)
-        took = (time.perf_counter() - started) * 1000
+        seconds = time.perf_counter() - started
+        words = without(error.message, request_secrets.get())
         self._log.call_line(
-            f"call method={call.method[:100]} {_origin(caller)} took={took:.2f}ms "
-            f"error={error.code} {without(error.message, request_secrets.get())}"
+            f"call method={call.method[:100]} {_origin(caller)} took={seconds * 1000:.2f}ms error={error.code} {words}"
         )
+        if prepared is None:
+            method = self._registry.known(call.method)
+            name = call.method[:100] if method is None else method.name
+            end = CallEnd(name, method, caller, None, {}, False, seconds, error)
+        else:
+            end = prepared.ended(caller, seconds, error)
+        self._account.call_ended(end)
         return error_text(error, call.id, call.modern) if call.id is not None else None
 
     def _translated(self, failure: Exception) -> ScalarizrError:

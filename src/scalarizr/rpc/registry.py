@@ -171,6 +171,11 @@ class Registry:
             raise refusal(found.name)
         return found
 
+    def known(self, name: str) -> Method | None:
+        """Give a method of a namespace that is built already; None where there is none of that name."""
+        namespace, _, short = name.partition(".")
+        return self._built.get(self._aliases.get(namespace, namespace), {}).get(short)
+
     def allowed(self, rights: Rights) -> list[Method]:
         """Give all methods that the rights allow, building the namespaces that they reach."""
         return [

@@ -24,6 +24,7 @@ class Endpoint:
     :param dispatcher: makes the calls.
     :param executor: where the cryptography of large messages runs.
     :param log: the agent's log.
+    :param on_refusal: hears of a message that was refused: its sender's address, and why.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Endpoint:
         dispatcher: Dispatcher,
         executor: Executor,
         log: logging.Logger,
+        on_refusal: Callable[[str, RefusedMessage], None],
     ) -> None:
         self._envelopes = envelopes
         self._keys = keys
         self._dispatcher = dispatcher
         self._executor = executor
         self._log = log
+        self._on_refusal = on_refusal
         self.stopping = False
 
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
@@ -126,6 +129,7 @@ class Endpoint:
             refusal,
             f" ({refusal.problem})" if refusal.problem else "",
         )
+        self._on_refusal(request.address, refusal)
         return plain_answer(400, str(refusal))
 
     def _failed(self) -> Answer:

@@ -7,8 +7,7 @@ import resource
 import socket
 from collections.abc import Sequence
 
-from scalarizr.server.connection import Connection
-from scalarizr.server.endpoint import Endpoint
+from scalarizr.server.connection import Connection, Handler
 from scalarizr.server.limits import Limits
 from scalarizr.settings.address import read_address
 from scalarizr.settings.model import Api
@@ -51,13 +50,13 @@ class Listener:
     """Accepts connections and looks after them.
 
     :param settings: the limits.
-    :param endpoint: answers the requests.
+    :param handle: answers the requests.
     :param log: the agent's log.
     """
 
-    def __init__(self, settings: Api, endpoint: Endpoint, log: logging.Logger) -> None:
+    def __init__(self, settings: Api, handle: Handler, log: logging.Logger) -> None:
         self._limits = Limits(settings)
-        self._endpoint = endpoint
+        self._handle = handle
         self._log = log
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
@@ -76,7 +75,7 @@ class Listener:
     def _connect(self) -> Connection:
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP, self._sweep_out)
-        return Connection(self._limits, self._endpoint.handle)
+        return Connection(self._limits, self._handle)
 
     def _sweep_out(self) -> None:
         # The timer runs only while there are connections: an idle agent is not woken.

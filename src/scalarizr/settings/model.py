@@ -78,6 +78,18 @@ class Logs(Section, frozen=True):
     max_size: Annotated[Size, _about("A log is rotated when it grows past this.")] = Size(10 * 2**20)
     keep: Annotated[int, _about("How many rotated files of each log are kept.")] = 5
     debug: Annotated[bool, _about("Write scalarizr_debug.log too.")] = True
+    audit: Annotated[bool, _about("Write scalarizr_audit.log: a chained line a command.")] = True
+    audit_size: Annotated[Size, _about("The audit log is rotated when it grows past this.")] = Size(16 * 2**20)
+    audit_keep: Annotated[int, _about("How many rotated files of the audit log are kept."), msgspec.Meta(ge=1)] = 20
+
+
+class Metrics(Section, frozen=True):
+    """Figures for a monitoring system."""
+
+    listen: Annotated[
+        str | list[str] | None,
+        _about('Loopback address and port where GET /metrics is answered, such as "127.0.0.1:9810"; off when not set.'),
+    ] = None
 
 
 class Environment(Section, frozen=True):
@@ -287,6 +299,7 @@ class Settings(Section, frozen=True):
     api: Api = Api()
     paths: Paths = Paths()
     logs: Logs = Logs()
+    metrics: Metrics = Metrics()
     environment: Environment = Environment()
     operations: Operations = Operations()
     changes: Changes = Changes()

@@ -1,0 +1,168 @@
+"""The audit log as the agent writes it: appended, chained, rotated; its head noted beside the state, told to syslog."""
+
+import contextlib
+import logging
+import logging.handlers
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from scalarizr.audit.chain import BEGINNING, Link, chained, files_of, hash_of, line_of
+
+AUDIT_LOG = "scalarizr_audit.log"
+_LONGEST_LINE = 4 * 2**20
+_SYSLOG = "/dev/log"
+
+
+class AuditLog:
+    """Appends lines. One process writes: the agent, which holds the lock of its state.
+
+    :param path: the log; made 0600.
+    :param head_file: where the chain's end is kept, so that a tail that was cut off shows.
+    :param log: the agent's own log, which hears of a line that could not be written.
+    :param max_size: bytes past which the log is rotated.
+    :param keep: rotated files that are kept.
+    :param syslog: the socket of syslog.
+    :raises OSError: it cannot be written.
+    """
+
+    def __init__(
+        self, path: Path, head_file: Path, log: logging.Logger, max_size: int, keep: int, syslog: str = _SYSLOG
+    ) -> None:
+        self._path = path
+        self._head_file = head_file
+        self._log = log
+        self._max_size = max_size
+        self._keep = keep
+        self._syslog = syslog
+        self._descriptor = -1
+        self._head = os.open(head_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._open()
+        self.end = self._found_end()
+        kept = read_head(head_file)
+        follows = kept == self.end or (self.end.n == kept.n + 1 and self._previous == kept.head)
+        if not follows and kept.n:
+            # Either somebody cut the log, or a power failure took lines that were not on the disk yet: said for ever.
+            self._log.error("audit log: it ends at line %d, not at line %d as was noted", self.end.n, kept.n)
+            self.record({"event": "gap", "noted_n": kept.n, "noted_head": kept.head, "found_n": self.end.n})
+
+    def record(self, entry: dict[str, Any]) -> None:
+        """Append a line. One that cannot be written stops nothing, but is told in the agent's log.
+
+        :param entry: plain data; no secret is in it.
+        """
+        line, end = line_of(entry, self.end)
+        try:
+            self._follow()
+            written = os.write(self._descriptor, line)
+            if written != len(line):
+                raise OSError(None, "only a part of a line could be written")
+            self.end, self._previous = end, self.end.head
+            os.pwrite(self._head, _head_text(end), 0)
+            if os.fstat(self._descriptor).st_size > self._max_size:
+                self._rotate()
+        except OSError as error:
+            self._log.error("audit log: line %d could not be written: %s", end.n, error.strerror or error)
+            with contextlib.suppress(OSError):
+                self.end = self._found_end()
+
+    def tell_syslog(self) -> None:
+        """Send the chain's end to syslog, out of reach of who alters the file. Without syslog it is only logged."""
+        text = f"scalarizr audit n={self.end.n} head={self.end.head}"
+        self._log.info("audit n=%d head=%s", self.end.n, self.end.head)
+        try:
+            handler = logging.handlers.SysLogHandler(self._syslog, logging.handlers.SysLogHandler.LOG_AUTHPRIV)
+        except OSError:
+            return  # no syslog runs here
+        try:
+            handler.emit(logging.LogRecord("scalarizr", logging.INFO, "", 0, text, None, None))
+        finally:
+            handler.close()
+
+    def close(self) -> None:
+        """Make all durable, and close."""
+        for descriptor in (self._descriptor, self._head):
+            with contextlib.suppress(OSError):
+                os.fsync(descriptor)
+            os.close(descriptor)
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._path, flags, 0o600)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise OSError(None, f"{self._path} is no regular file")
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = descriptor
+        self._identity = (status.st_dev, status.st_ino)
+
+    def _follow(self) -> None:
+        """Open the file anew where somebody else moved it away; the chain goes on."""
+        try:
+            status = os.stat(self._path)
+        except FileNotFoundError:
+            self._open()
+            return
+        if (status.st_dev, status.st_ino) != self._identity:
+            self._open()
+
+    def _rotate(self) -> None:
+        os.fsync(self._descriptor)
+        for number in range(max(self._keep, 1), 0, -1):
+            older = self._path.with_name(f"{self._path.name}.{number}")
+            newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(newer, older)
+        self._open()
+
+    def _found_end(self) -> Link:
+        """Find where the chain ends; a last line that a crash cut off gets its line end, and stays."""
+        self._previous = BEGINNING
+        for path in reversed(files_of(self._path)):
+            lines = _last_lines(path)
+            if not lines:
+                continue
+            if path == self._path and not lines[-1].endswith(b"\n"):
+                os.write(self._descriptor, b"\n")
+            last = lines[-1].rstrip(b"\n")
+            link = chained(last)
+            if link is not None:
+                self._previous = link.head
+                return Link(link.n, hash_of(last))
+            before = chained(lines[-2].rstrip(b"\n")) if len(lines) > 1 else None
+            if before is not None:
+                self._previous = hash_of(lines[-2].rstrip(b"\n"))
+                return Link(before.n + 1, hash_of(last))
+            return Link(read_head(self._head_file).n + 1, hash_of(last))
+        return Link()
+
+
+def head_file_of(state: Path) -> Path:
+    """Give the file beside the state that holds where the chain ended."""
+    return state / "audit-head"
+
+
+def read_head(path: Path) -> Link:
+    """Read where the chain ended, as it was noted beside the state; number 0 where nothing was.
+
+    :raises OSError: it cannot be read.
+    """
+    try:
+        number, _, head = path.read_text("ascii", "replace").strip().partition(" ")
+    except FileNotFoundError:
+        return Link()
+    return Link(int(number), head) if number.isascii() and number.isdigit() and len(head) == len(BEGINNING) else Link()
+
+
+def _head_text(end: Link) -> bytes:
+    return f"{end.n:020} {end.head}\n".encode()
+
+
+def _last_lines(path: Path) -> list[bytes]:
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - _LONGEST_LINE, 0))
+        return stream.read().splitlines(keepends=True)[-2:]
