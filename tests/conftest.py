@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from network_namespace import FirewallThere, Host
 from running_agent import RunningAgent
+
+# How long an example takes says how busy the machine is, and proves nothing: its usual limit is 200 ms.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("unhurried")
 
 
 def pytest_report_header() -> str:

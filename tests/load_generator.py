@@ -21,7 +21,7 @@ from functools import cache
 
 import msgspec
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 _PIECE = 1 << 15
 
 

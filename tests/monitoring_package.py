@@ -201,7 +201,7 @@ class Package:
                     found.append(int(entry))
         return found
 
-    def started_again(self, count: int, seconds: float = 30) -> dict[str, Any]:
+    def started_again(self, count: int, seconds: float = 90) -> dict[str, Any]:
         """Wait until it was started that often; gives what the last start told."""
         assert wait_until(lambda: len(self.starts()) >= count, seconds), f"{len(self.starts())} starts, not {count}"
         return self.starts()[-1]

@@ -109,7 +109,7 @@ class PrivateMongoDB:
 
         login = {"username": user, "password": password, "authSource": "admin"} if user else {}
         return MongoClient(
-            "127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=20_000, **login, **options
+            "127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=60_000, **login, **options
         )
 
     def takes(self, user: str, password: str, **options: Any) -> bool:

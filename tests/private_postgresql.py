@@ -37,7 +37,7 @@ def as_postgres(
     *command: str | os.PathLike[str],
     check: bool = True,
     text: str | None = None,
-    timeout: float = 60,
+    timeout: float = 100,
     environment: dict[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
     """Run a program as `postgres`."""
@@ -157,7 +157,7 @@ class PrivateCluster:
         loaded = "SELECT pg_conf_load_time()"
         before = self.psql(loaded, check=False)
         self.control("reload")
-        assert wait_until(lambda: self.psql(loaded, check=False) != before, 20)
+        assert wait_until(lambda: self.psql(loaded, check=False) != before, 60)
 
     def promote(self) -> None:
         self.control("-w", "promote")
@@ -167,7 +167,7 @@ class PrivateCluster:
         self.signal(signal.SIGKILL)
         pid = self._pid_in_file()
         # A new server refuses to start while process 1 has not reaped the old one yet.
-        assert pid is None or wait_until(lambda: not Path(f"/proc/{pid}").exists(), 20)
+        assert pid is None or wait_until(lambda: not Path(f"/proc/{pid}").exists(), 60)
 
     def signal(self, number: int) -> None:
         """Send a signal to the server and all of its children: SIGSTOP makes it hang, SIGCONT go on."""
@@ -203,7 +203,7 @@ class PrivateCluster:
         """Give a streaming standby of this cluster (or of a standby: cascaded); made when entered."""
         return Standby(self, directory, settings, name=name, started=started)
 
-    def wait_for_replay(self, standby: "PrivateCluster", seconds: float = 30) -> None:
+    def wait_for_replay(self, standby: "PrivateCluster", seconds: float = 90) -> None:
         """Wait until a standby has replayed all that is written here now."""
         deadline = time.monotonic() + seconds
         target = self.psql(

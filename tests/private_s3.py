@@ -29,13 +29,13 @@ class PrivateS3:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "PrivateS3":
-        for attempt in range(3):
+        for attempt in range(2):
             try:
                 self._start()
                 return self
             except AssertionError:
                 self.stop()
-                if attempt == 2:
+                if attempt == 1:
                     raise
         return self
 
@@ -94,7 +94,7 @@ class PrivateS3:
 
     def _wait_until_it_takes_objects(self) -> None:
         assert self._process is not None and self._directory is not None
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break
@@ -145,8 +145,11 @@ class Way:
     :ivar deaf: bytes are taken and go nowhere.
     :ivar torn_after: each connection is reset after so many bytes from the client; None: never.
     :ivar tears_left: how many connections `torn_after` still tears; None: all.
+    :ivar turns: once so many bytes came from clients, `refuses` or `deaf` is true, and with the first all that is open
+        breaks off: at that instant, whoever else is at work; None: never.
     :ivar rate: bytes a second from the client on each connection; None: all there are.
     :ivar passed: bytes from clients so far.
+    :ivar begun: how many uploads in parts clients have begun so far.
     """
 
     def __init__(self, port: int) -> None:
@@ -155,8 +158,10 @@ class Way:
         self.torn_after: int | None = None
         self.tears_left: int | None = None
         self.torn = 0
+        self.turns: tuple[int, str] | None = None
         self.rate: int | None = None
-        self.passed = 0
+        self.passed = self.begun = 0
+        self._counting = threading.Lock()
         self._ended = False
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -188,13 +193,12 @@ class Way:
             while data := source.recv(65536):
                 while self.deaf and not self._ended:
                     time.sleep(0.02)
+                if self.refuses:
+                    break
                 if outward:
                     seen += len(data)
-                    self.passed += len(data)
-                    if self.torn_after is not None and seen > self.torn_after and self.tears_left != 0:
-                        self.torn += 1
-                        if self.tears_left is not None:
-                            self.tears_left -= 1
+                    self.begun += data.startswith(b"POST ") and b"?uploads" in data.partition(b"\r\n")[0]
+                    if self._breaks_off(len(data), seen):
                         break
                     if self.rate:
                         time.sleep(len(data) / self.rate)
@@ -206,6 +210,23 @@ class Way:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
             self._open.discard(one)
+
+    def _breaks_off(self, came: int, seen: int) -> bool:
+        """Count what came from a client; tells whether its connection ends with that."""
+        with self._counting:
+            self.passed += came
+            if self.turns is not None and self.passed >= self.turns[0]:
+                setattr(self, self.turns[1], True)
+                self.turns = None
+                if self.refuses:
+                    self.cut()
+                    return True
+            if self.torn_after is None or seen <= self.torn_after or self.tears_left == 0:
+                return False
+            self.torn += 1
+            if self.tears_left is not None:
+                self.tears_left -= 1
+            return True
 
     def cut(self) -> None:
         """Break every connection that is open."""

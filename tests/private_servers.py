@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from running_agent import free_port
-from scalarizr.host.processes import is_alive, program_of, wait_until
+from scalarizr.host.processes import is_alive, program_of, title_of, wait_until
 
 NGINX_CONF = """\
 # Main configuration, written by a person.
@@ -40,7 +40,7 @@ def _end(pid: int | None, program: str) -> None:
     """End a server by its process id: its own command needs a configuration that is valid."""
     if pid is None or program_of(pid) != program:
         return
-    for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+    for number, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         if wait_until(lambda: not is_alive(pid), patience):
@@ -65,6 +65,18 @@ class PrivateNginx:
     def command(self, *arguments: str) -> list[str]:
         return ["nginx", "-p", str(self.directory), "-c", str(self.main), *arguments]
 
+    def start_confined(self) -> None:
+        """Start it without what lets root into everybody's directories: its test, run by others, goes everywhere."""
+        confined = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
+        subprocess.run([*confined, *self.command()], check=True, capture_output=True, timeout=60)
+
+    def make_closed_directory(self, name: str) -> Path:
+        """Make a directory that is somebody else's and closed to one that was started so, not to its test."""
+        made = self.directory / name
+        made.mkdir(mode=0o700)
+        os.chown(made, 12345, 12345)
+        return made
+
     def is_valid(self) -> bool:
         return subprocess.run(self.command("-t", "-q"), capture_output=True).returncode == 0
 
@@ -83,7 +95,13 @@ class PrivateNginx:
         return found
 
     def stop(self) -> None:
+        """End it, also where a test has lost its pid file."""
         _end(self.master(), "nginx")
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                title = title_of(int(entry.name))
+                if title.startswith("nginx: master process") and f" {self.directory}/nginx.conf" in title:
+                    _end(int(entry.name), "nginx")
 
 
 class PrivateApache:
@@ -162,11 +180,11 @@ def fetch(port: int, host: str, path: str = "/", *, tls: bool = False, address: 
     """Get a page of a virtual host; gives status and text."""
     if tls:
         context = ssl._create_unverified_context()
-        connection: HTTPConnection = HTTPSConnection(address, port, timeout=10, context=context)
-        raw = socket.create_connection((address, port), 10)
+        connection: HTTPConnection = HTTPSConnection(address, port, timeout=60, context=context)
+        raw = socket.create_connection((address, port), 60)
         connection.sock = context.wrap_socket(raw, server_hostname=host)
     else:
-        connection = HTTPConnection(address, port, timeout=10)
+        connection = HTTPConnection(address, port, timeout=60)
     try:
         connection.request("GET", path, headers={"Host": host, "Connection": "close"})
         answer = connection.getresponse()

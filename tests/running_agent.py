@@ -1,6 +1,5 @@
 """A real agent in a directory of its own, for tests: started, called, stopped or killed like any other."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -9,14 +8,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from free_ports import free_port
 from scalarizr.client import Client
 from scalarizr.envelope.key import make_key_text
+from scalarizr.host.processes import wait_until
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+__all__ = ["RunningAgent", "free_port"]
 
 
 class RunningAgent:
@@ -64,7 +61,7 @@ class RunningAgent:
         return self
 
     def wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             assert self.process is not None
             if self.process.poll() is not None:
@@ -96,9 +93,30 @@ class RunningAgent:
 
     def _reap(self) -> int:
         assert self.process is not None and self.process.stdout is not None
-        status = self.process.wait(45)
+        status = self.process.wait(90)
         self.process.stdout.close()
         return status
+
+    def wait_for_log(self, words: str, seconds: float = 60) -> str:
+        """Wait until words are in the log, whose lines are written behind the answers; gives the whole log."""
+        assert wait_until(lambda: words in self.log_text(), seconds), f"{words!r} is not in the log: {self.log_text()}"
+        return self.log_text()
+
+    def has_read_everything(self) -> bool:
+        """Tell whether it has taken every byte that its clients have sent so far (proc_pid_net(5), tcp)."""
+        lines = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
+        here = f"0100007F:{self.port:04X}"
+        queues = [(line.split()[1:3], line.split()[4].split(":")) for line in lines if here in line.split()[1:3]]
+        # Sent and not yet there, of its clients; there and not yet taken, of its own ends.
+        return not any(int(out if ends[1] == here else come, 16) for ends, (out, come) in queues)
+
+    def waiting_at(self, gate: str, count: int) -> None:
+        """Wait until so many calls of `trial.hold` are at a gate."""
+        assert wait_until(lambda: len(list(self.state.glob(f"{gate}.*"))) == count, 60)
+
+    def open_gate(self, gate: str) -> None:
+        """Let go on what waits at a gate."""
+        (self.state / f"{gate}.open").touch()
 
     def log_text(self) -> str:
         return "".join(path.read_text() for path in sorted(self.logs.glob("scalarizr*.log*")))
@@ -113,7 +131,3 @@ class RunningAgent:
     def __exit__(self, *exception: object) -> None:
         if self.process is not None:
             self.stop() if self.process.poll() is None else self._reap()
-
-
-def environment_without_colour() -> dict[str, str]:
-    return {**os.environ, "NO_COLOR": "1"}

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,21 @@ class TrialAPI:
     def sleep(self, seconds: float, text: str = "") -> str:
         time.sleep(seconds)
         return text
+
+    @query(limit=120)
+    def hold(self, gate: str, count: int = 0, patience: float = 100.0) -> bool:
+        """Wait at a gate until it is opened, or until so many calls are there at once; tells whether that was so.
+
+        Who calls sees that a call has come by its file `GATE.N`, and opens the gate by a file `GATE.open`.
+        """
+        state = self._parts.settings.paths.state
+        (state / f"{gate}.{uuid.uuid4().hex}").touch()
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if (state / f"{gate}.open").exists() or 0 < count <= len(list(state.glob(f"{gate}.*"))):
+                return True
+            time.sleep(0.01)
+        return False
 
     @query(limit=0.3)
     def too_slow(self, seconds: float) -> None:
@@ -80,9 +96,13 @@ class TrialAPI:
         seconds: float = 0.0,
         how: str = "",
         secret: Secret | None = None,
+        until_told: bool = False,
         async_: bool = False,
     ) -> dict[str, Any]:
-        """Work for a while, with progress, log lines, and a file that has to go if it does not end well."""
+        """Work for a while, with progress, log lines, and a file that has to go if it does not end well.
+
+        :param until_told: work on until there is a file `NAME.enough`, for 100 s at most.
+        """
         running = current()
         directory = self._parts.settings.paths.state / "work"
         directory.mkdir(exist_ok=True)
@@ -104,6 +124,9 @@ class TrialAPI:
         for step in range(steps):
             running.progress(step, steps, "steps", f"step {step} of {steps}")
             time.sleep(seconds / steps)
+        deadline = time.monotonic() + 100
+        while until_told and not (directory / f"{name}.enough").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
         running.progress(steps, steps, "steps", "done")
         leftover.rename(directory / f"{name}.done")
         access = current_platform_access()

@@ -112,7 +112,7 @@ class WebSocket(ExitStack):
 
     def __init__(self, port: int, host: str, path: str = "/") -> None:
         super().__init__()
-        self._socket = self.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+        self._socket = self.enter_context(socket.create_connection(("127.0.0.1", port), 60))
         self._file = self.enter_context(self._socket.makefile("rb"))
         key = base64.b64encode(os.urandom(16)).decode()
         self._socket.sendall(

@@ -75,7 +75,7 @@ class Answer:
 class Connection:
     """One connection, spoken by hand."""
 
-    def __init__(self, port: int, source: str | None = None, timeout: float = 20) -> None:
+    def __init__(self, port: int, source: str | None = None, timeout: float = 60) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(timeout)
         if source:

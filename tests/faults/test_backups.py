@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 MIB = 2**20
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 40) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
@@ -58,17 +58,20 @@ def cluster() -> Iterator[PrivateCluster]:
 
 @pytest.fixture
 def agent(tmp_path: Path, cluster: PrivateCluster) -> Iterator[RunningAgent]:
-    settings = f'{cluster.settings}[backup]\nstore = "file://{tmp_path}/store"\njobs = 1\nlock_timeout = "2 s"\n'
+    settings = f'{cluster.settings}[backup]\nstore = "file://{tmp_path}/store"\njobs = 1\nlock_timeout = "5 s"\n'
     with RunningAgent(tmp_path / "agent", settings) as running:
         yield running
 
 
-def far_agent(directory: Path, cluster: PrivateCluster, way: Way, patience: float = 20) -> RunningAgent:
+def far_agent(directory: Path, cluster: PrivateCluster, way: Way, patience: float = 60) -> RunningAgent:
     """Make an agent whose store is behind a way that can be broken."""
-    return RunningAgent(
-        directory / "agent",
+    return RunningAgent(directory / "agent", far_settings(directory, cluster, way, patience))
+
+
+def far_settings(directory: Path, cluster: PrivateCluster, way: Way, patience: float) -> str:
+    return (
         f'{cluster.settings}[backup]\nstore = "s3://backups/{directory.name}"\nendpoint_url = "{way.endpoint_url}"\n'
-        f"jobs = 1\nstore_timeout = {patience}\n[operations]\ncancel_timeout = 30\n",
+        f"jobs = 1\nstore_timeout = {patience}\n[operations]\ncancel_timeout = 60\n"
     )
 
 
@@ -102,7 +105,7 @@ class Session:
         assert self._process.stdout.readline().strip() == "taken"
 
     def close(self) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=60)
 
     def __enter__(self) -> "Session":
         return self
@@ -266,12 +269,14 @@ def test_a_cancelled_one_leaves_nothing(agent: RunningAgent, cluster: PrivateClu
 def test_a_cancelled_upload_leaves_nothing_in_the_store(
     tmp_path: Path, cluster: PrivateCluster, s3: PrivateS3, way: Way
 ) -> None:
-    way.rate = 3 * MIB
+    # Not too fast, so that it cannot come to its end while it is being told.
+    way.rate, way.turns = 3 * MIB, (3 * MIB, "deaf")
     access = {"_platform_access_data": s3.access}
     with far_agent(tmp_path, cluster, way) as agent, agent.client(timeout=100) as client:
         operation = started(client, **access)
-        wait_for(lambda: way.passed > 3 * MIB)
+        wait_for(lambda: way.deaf)
         operation.cancel()
+        way.deaf = False
         record = ended(operation)
         assert record.status == "canceled", record.error
         way.rate = None
@@ -342,18 +347,18 @@ def test_the_next_backup_sweeps_what_a_power_cut_left_and_not_what_is_others(
 def test_a_store_that_breaks_off_for_good_fails_it_and_leaves_nothing(
     tmp_path: Path, cluster: PrivateCluster, s3: PrivateS3, way: Way
 ) -> None:
-    way.rate = 8 * MIB
+    way.turns = (3 * MIB, "refuses")
     access = {"_platform_access_data": s3.access}
     with far_agent(tmp_path, cluster, way, patience=2) as agent, agent.client(timeout=100) as client:
         operation = started(client, **access)
-        wait_for(lambda: way.passed > 3 * MIB)
-        way.refuses = True
-        way.cut()
         record = ended(operation)
-        assert record.status == "failed" and record.error_code in (-32018, -32016)
+        assert way.refuses and record.status == "failed" and record.error_code in (-32018, -32016)
         assert "failed again when tried again" in record.error and "is no backup" in record.error
         assert all(secret not in record.error for secret in s3.access.values())
-        way.refuses, way.rate = False, None
+        way.refuses = False
+        agent.stop()
+        agent.write_settings(far_settings(tmp_path, cluster, way, 60))
+        agent.start()
         assert client.postgresql.list_backups(**access) == []
         # What could not be removed while the store was away goes before the next one, which succeeds.
         backup = client.postgresql.create_backup(async_=False, **access)

@@ -14,11 +14,12 @@ from scalarizr.client import AgentError
 pytestmark = [pytest.mark.root, pytest.mark.nginx]
 
 
-def test_a_cancelled_change_is_undone_or_was_made_before(tmp_path: Path) -> None:
+def test_a_cancelled_change_is_undone_or_was_made_before(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     nginx = PrivateNginx(tmp_path)
+    request.addfinalizer(nginx.stop)
     port = free_port()
 
     def proxies(answer: str) -> list[dict[str, Any]]:
@@ -55,4 +56,3 @@ def test_a_cancelled_change_is_undone_or_was_made_before(tmp_path: Path) -> None
             assert not list((agent.state / "changes" / "pending").iterdir())
         assert "canceled" in seen and set(seen) <= {"canceled", "completed"}
         print(f"{seen.count('canceled')} of {len(seen)} came in time; a whole change takes {whole:.2f} s")
-    nginx.stop()

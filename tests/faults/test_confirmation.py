@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -29,10 +30,18 @@ class Setup:
         self.api: Any = self.agent.client(timeout=60)
         self.port = free_port()
         self.call("old")
+        began = time.monotonic()
+        self.call("older")
+        self.call("old")
+        # A test has to get through its first calls in that time, however slow this machine is.
+        self.within = max(5, math.ceil(6 * (time.monotonic() - began)))
         self.old = self.nginx.files()
-        made = self.call("new", _confirm_within=5)
+        asked = time.time()
+        made = self.call("new", _confirm_within=self.within)
+        answered = time.time()
         assert made["result"] is None and self.serves() == "new"
-        assert 3 < made["confirm_by"] - time.time() < 6
+        self.confirm_by = made["confirm_by"]
+        assert asked <= self.confirm_by - self.within <= answered
         self.id = made["change_id"]
 
     def proxy(self, answer: str) -> dict[str, Any]:
@@ -68,10 +77,13 @@ class Setup:
                     return int(entry.name)
         raise AssertionError("there is no guard")
 
-    def wait_until_it_is_over(self, seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
+    def wait_until_it_is_over(self) -> None:
+        deadline = time.monotonic() + self.within + 60
         while self.status() == "waiting" and time.monotonic() < deadline:
             time.sleep(0.05)
+
+    def wait_until_it_would_be_over(self) -> None:
+        time.sleep(max(self.confirm_by - time.time(), 0) + 0.5)
 
     def expect_taken_back(self) -> None:
         assert self.status() == "reverted"
@@ -92,10 +104,9 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
 
 
 def test_killed_and_not_started_again_its_guard_takes_the_change_back(setup: Setup) -> None:
-    started = time.monotonic()
     setup.agent.kill()
     setup.wait_until_it_is_over()
-    assert time.monotonic() - started < 10
+    assert time.time() - setup.confirm_by < 30
     setup.expect_taken_back()
 
 
@@ -110,7 +121,8 @@ def test_where_the_guard_is_killed_the_agent_takes_it_back(setup: Setup) -> None
 @pytest.mark.parametrize("killed", ["guard", "agent"])
 def test_the_change_of_an_operation_is_taken_back_as_well(setup: Setup, killed: str) -> None:
     setup.api.change.revert(id=setup.id)
-    operation = setup.api.nginx.reconfigure(proxies=[setup.proxy("newer")], _confirm_within=5, async_=True)
+    arguments = {"proxies": [setup.proxy("newer")], "_confirm_within": setup.within}
+    operation = setup.api.nginx.reconfigure(**arguments, async_=True)
     made = operation.wait()
     setup.id = made["change_id"]
     assert setup.serves() == "newer" and setup.status() == "waiting" and made["confirm_by"] > time.time()
@@ -122,19 +134,25 @@ def test_the_change_of_an_operation_is_taken_back_as_well(setup: Setup, killed: 
 def test_where_both_were_killed_the_next_start_takes_it_back(setup: Setup) -> None:
     os.kill(setup.guard(), signal.SIGKILL)
     setup.agent.kill()
-    time.sleep(5)
+    setup.wait_until_it_would_be_over()
     assert setup.status() == "waiting" and setup.serves() == "new"
     setup.agent.start()
     setup.expect_taken_back()
 
 
 def test_started_again_in_time_the_agent_lets_it_wait_and_be_confirmed(setup: Setup) -> None:
+    setup.api.change.revert(id=setup.id)
+    began = time.monotonic()
+    setup.agent.kill()
+    setup.agent.start()
+    made = setup.call("new", _confirm_within=max(5, math.ceil(4 * (time.monotonic() - began))))
+    setup.id, setup.confirm_by = made["change_id"], made["confirm_by"]
     setup.agent.kill()
     setup.agent.start()
     shown = setup.api.change.show(id=setup.id)
     assert shown["status"] == "waiting" and shown["confirm_by"] > time.time()
     assert setup.api.change.confirm(id=setup.id)["status"] == "applied"
-    time.sleep(6)
+    setup.wait_until_it_would_be_over()
     assert setup.status() == "applied" and setup.serves() == "new"
     with pytest.raises(AssertionError):
         setup.guard()
@@ -159,7 +177,7 @@ def edit_record(setup: Setup, **confirmation: object) -> None:
 
 def boot_guard(setup: Setup) -> None:
     """Do what the unit for booting does."""
-    subprocess.run([sys.executable, "-m", "scalarizr.guard", str(setup.agent.etc)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-m", "scalarizr.guard", str(setup.agent.etc)], check=True, timeout=90)
 
 
 def test_a_reboot_ends_the_wait_before_the_services_start(setup: Setup) -> None:
@@ -168,7 +186,7 @@ def test_a_reboot_ends_the_wait_before_the_services_start(setup: Setup) -> None:
     boot_guard(setup)
     assert setup.status() == "waiting", "the same boot: it may still be confirmed"
     setup.nginx.stop()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while setup.nginx.master() is not None and time.monotonic() < deadline:
         time.sleep(0.05)
     edit_record(setup, boot="another boot")
@@ -179,7 +197,7 @@ def test_a_reboot_ends_the_wait_before_the_services_start(setup: Setup) -> None:
 @pytest.mark.parametrize("shift", [-100_000, 100_000])
 def test_a_clock_that_is_set_moves_no_deadline(setup: Setup, shift: int) -> None:
     # As found where the clock was set by that much meanwhile: the deadline by wall clock is long gone, or far away.
-    edit_record(setup, by=time.time() + 5 + shift)
+    edit_record(setup, by=setup.confirm_by + shift)
     boot_guard(setup)
     assert setup.status() == "waiting"
     setup.wait_until_it_is_over()
@@ -197,8 +215,8 @@ def test_what_a_person_edited_since_is_left_and_reported(setup: Setup) -> None:
 
 
 def test_the_same_call_again_tells_the_change_that_waits(setup: Setup) -> None:
-    again = setup.call("new", _confirm_within=60)
-    assert again["change_id"] == setup.id and 0 < again["confirm_by"] - time.time() < 6, "its own time, not a new one"
+    again = setup.call("new", _confirm_within=600)
+    assert again["change_id"] == setup.id and again["confirm_by"] == setup.confirm_by, "its own time, not a new one"
     setup.wait_until_it_is_over()
     setup.expect_taken_back()
 

@@ -367,7 +367,7 @@ def test_one_that_was_started_and_not_recorded_is_found(make: Make) -> None:
     (setup.agent.state / "mongodb" / "monitoring-process.json").unlink()
     setup.agent.start()
     setup.package.started_again(2)
-    assert wait_until(lambda: setup.package.running() == [setup.package.starts()[-1]["pid"]], 10)
+    assert wait_until(lambda: setup.package.running() == [setup.package.starts()[-1]["pid"]], 60)
 
 
 def test_disabled_it_stays_stopped_over_restarts_and_enabled_it_runs_again(make: Make) -> None:
@@ -394,7 +394,7 @@ def test_an_agent_that_died_while_stopping_it_stops_it_at_the_next_start(make: M
     path = setup.agent.state / "mongodb" / "monitoring.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "enabled": False}))
     setup.agent.start()
-    assert wait_until(lambda: setup.package.running() == [], 15)
+    assert wait_until(lambda: setup.package.running() == [], 60)
 
 
 @pytest.mark.long  # it is given ten seconds to listen
@@ -422,7 +422,7 @@ def storm(setup: Setup, seed: int, rounds: int) -> None:
             setup.package.end()
         setup.agent.start()
     assert setup.enable("planted-last") == OK
-    assert wait_until(lambda: setup.package.starts()[-1]["api_key"] == "planted-last", 30)
+    assert wait_until(lambda: setup.package.starts()[-1]["api_key"] == "planted-last", 60)
     assert setup.package.running() == [setup.package.starts()[-1]["pid"]]
 
 

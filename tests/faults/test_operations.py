@@ -15,7 +15,7 @@ from running_agent import RunningAgent
 from scalarizr.client import AgentError, Client, ClientError, Operation
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
@@ -58,7 +58,12 @@ def worker_pid(agent: RunningAgent, operation: Operation) -> int:
 
 
 def files(agent: RunningAgent, name: str) -> set[str]:
-    return {path.suffix[1:] for path in (agent.state / "work").glob(f"{name}.*")}
+    return {path.suffix[1:] for path in (agent.state / "work").glob(f"{name}.*")} - {"enough"}
+
+
+def let_end(agent: RunningAgent, name: str) -> None:
+    """Let an operation that works until it is told come to its end."""
+    (agent.state / "work" / f"{name}.enough").touch()
 
 
 def runs(agent: RunningAgent, name: str) -> int:
@@ -68,8 +73,15 @@ def runs(agent: RunningAgent, name: str) -> int:
 def test_an_operation_shows_progress_lines_and_its_result(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
         records: list[Any] = []
-        operation = started(client, "a", seconds=1, secret="planted-secret", _platform_access_data={"key": "planted-2"})
-        result = operation.wait(records.append)
+        further = {"secret": "planted-secret", "_platform_access_data": {"key": "planted-2"}}
+        operation = started(client, "a", seconds=1, until_told=True, **further)
+
+        def look(record: Any) -> None:
+            records.append(record)
+            if record.progress:
+                let_end(trial_agent, "a")
+
+        result = operation.wait(look)
         assert result["name"] == "a" and result["secret"] == "******" and result["access"] == ["key"]
         last = records[-1]
         assert last.status == "completed" and last.logs == ["working on a with ******"]
@@ -89,11 +101,12 @@ def test_without_async_the_answer_is_the_result(trial_agent: RunningAgent) -> No
 
 def test_a_second_one_on_the_same_resource_is_refused_with_the_firsts_id(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
-        first = started(client, "c", seconds=1)
+        first = at_work(client, "c", until_told=True)
         with pytest.raises(AgentError) as caught:
             started(client, "c")
         assert caught.value.code == -32010 and caught.value.data["operation_id"] == first.id
         started(client, "d").wait()
+        let_end(trial_agent, "c")
         first.wait()
         started(client, "c").wait()
 
@@ -116,7 +129,7 @@ def test_one_that_fails_says_why_and_leaves_nothing(trial_agent: RunningAgent, h
 
 def test_a_cancelled_one_undoes_what_it_began(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
-        operation = at_work(client, "f", seconds=30)
+        operation = at_work(client, "f", until_told=True)
         operation.cancel()
         record = wait_for(lambda: (record := operation.record()).finished and record)
         assert record.status == "canceled" and files(trial_agent, "f") == {"started"}
@@ -135,8 +148,8 @@ def test_a_cancellation_that_comes_too_late_changes_nothing(trial_agent: Running
 def test_one_that_does_not_listen_is_killed_after_the_limit(make_trial_agent: Callable[[str], RunningAgent]) -> None:
     agent = make_trial_agent('[operations]\ncancel_timeout = "1 s"').start()
     with agent.client() as client:
-        operation = at_work(client, "h", seconds=60, how="deaf")
-        stopped = at_work(client, "i", seconds=60)
+        operation = at_work(client, "h", until_told=True, how="deaf")
+        stopped = at_work(client, "i", until_told=True)
         os.kill(worker_pid(agent, stopped), signal.SIGSTOP)
         assert stopped.record().status == "in-progress"
         for one in (operation, stopped):
@@ -150,7 +163,7 @@ def test_one_that_does_not_listen_is_killed_after_the_limit(make_trial_agent: Ca
 def test_more_than_may_run_at_once_wait_their_turn(make_trial_agent: Callable[[str], RunningAgent]) -> None:
     agent = make_trial_agent("[operations]\nparallel = 1").start()
     with agent.client() as client:
-        first = at_work(client, "j", seconds=30)
+        first = at_work(client, "j", until_told=True)
         second = started(client, "k")
         third = started(client, "l")
         assert second.record().status == "new" and client.call("operation.has_in_progress") is True
@@ -166,19 +179,20 @@ def test_more_than_may_run_at_once_wait_their_turn(make_trial_agent: Callable[[s
 
 def test_it_goes_on_while_the_agent_is_restarted_and_is_found_again(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
-        operation = at_work(client, "m", seconds=3)
+        operation = at_work(client, "m", until_told=True)
     assert trial_agent.stop() == 0
     trial_agent.start()
     with trial_agent.client() as client:
         again = Operation(client, operation.id)
         assert again.record().status == "in-progress"
-        assert again.wait(timeout=30)["name"] == "m"
+        let_end(trial_agent, "m")
+        assert again.wait(timeout=90)["name"] == "m"
     assert runs(trial_agent, "m") == 1
 
 
 def test_an_adopted_one_can_be_cancelled(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
-        operation = at_work(client, "n", seconds=60)
+        operation = at_work(client, "n", until_told=True)
     trial_agent.kill()
     trial_agent.start()
     with trial_agent.client() as client:
@@ -194,19 +208,20 @@ def test_what_had_not_begun_when_the_agent_stopped_is_interrupted(
 ) -> None:
     agent = make_trial_agent("[operations]\nparallel = 1").start()
     with agent.client() as client:
-        first = at_work(client, "o", seconds=3)
+        first = at_work(client, "o", until_told=True)
         second = started(client, "p")
     agent.stop()
     agent.start()
     with agent.client() as client:
         record = Operation(client, second.id).record()
         assert (record.status, record.error_code) == ("failed", -32015) and "interrupted" in (record.error or "")
-        Operation(client, first.id).wait(timeout=30)
+        let_end(agent, "o")
+        Operation(client, first.id).wait(timeout=90)
 
 
 def test_agent_and_worker_killed_together_leave_a_failed_record_and_no_leftover(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
-        operation = at_work(client, "q", seconds=60)
+        operation = at_work(client, "q", until_told=True)
     os.kill(worker_pid(trial_agent, operation), signal.SIGKILL)
     trial_agent.kill()
     trial_agent.start()
@@ -218,7 +233,7 @@ def test_agent_and_worker_killed_together_leave_a_failed_record_and_no_leftover(
 
 def test_a_worker_that_died_is_reaped(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
-        operation = at_work(client, "r", seconds=60)
+        operation = at_work(client, "r", until_told=True)
         pid = worker_pid(trial_agent, operation)
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: operation.record().finished)

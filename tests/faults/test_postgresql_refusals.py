@@ -59,7 +59,7 @@ def agent_for(cluster: PrivateCluster) -> Iterator[Setup]:
     with (
         tempfile.TemporaryDirectory() as directory,
         RunningAgent(Path(directory), cluster.settings) as agent,
-        agent.client(timeout=60) as api,
+        agent.client(timeout=100) as api,
     ):
         yield Setup(cluster, agent, api)
 
@@ -98,7 +98,7 @@ def test_one_that_is_starting(setup: Setup) -> None:
         copy.configure("restore_command = 'false'")
         copy.control("-W", "-l", str(copy.log), "start")
         with agent_for(copy) as waiting:
-            assert wait_until(lambda: "starting" in waiting.down(), 20), waiting.down()
+            assert wait_until(lambda: "starting" in waiting.down(), 60), waiting.down()
             for said in (waiting.refusal(-32018), waiting.down()):
                 assert "is starting, or recovers" in said and "Try again later" in said
 
@@ -134,7 +134,7 @@ def test_one_that_has_no_connection_left(setup: Setup) -> None:
                 held.enter_context(psycopg.connect(**place, password=password))  # type: ignore[arg-type]
         for said in (setup.refusal(-32018), setup.down()):
             assert "has no connection left" in said and "max_connections" in said
-    assert wait_until(lambda: setup.cluster.psql("SELECT 1", check=False) == "1", 20)
+    assert wait_until(lambda: setup.cluster.psql("SELECT 1", check=False) == "1", 60)
 
 
 def test_one_that_does_not_let_its_owner_in(setup: Setup) -> None:
@@ -148,7 +148,7 @@ def test_one_that_does_not_let_its_owner_in(setup: Setup) -> None:
     finally:
         hba.write_text(before)
         setup.cluster.reload()
-    assert wait_until(lambda: setup.cluster.psql("SELECT 1", check=False) == "1", 20)
+    assert wait_until(lambda: setup.cluster.psql("SELECT 1", check=False) == "1", 60)
 
 
 def test_a_database_postgres_need_not_be_there(setup: Setup) -> None:
@@ -161,11 +161,15 @@ def test_a_database_postgres_need_not_be_there(setup: Setup) -> None:
 
 
 def test_one_that_hangs_is_down_within_five_seconds(setup: Setup) -> None:
+    began = time.monotonic()
+    setup.api.postgresql.replication_status()
+    usual = time.monotonic() - began
     setup.cluster.signal(signal.SIGSTOP)
     try:
         began = time.monotonic()
         said = setup.down()
-        assert time.monotonic() - began < 5
+        # Three seconds of patience, and what the call takes otherwise: on a slow machine that is more.
+        assert time.monotonic() - began < 5 + 10 * usual
         assert "does not answer" in said and "within 3 s" in said
         assert not [pid for pid in children_of(setup.agent.pid()) if "psql" in title_of(pid)], "nothing is left over"
         assert "does not answer" in setup.refusal(-32016)
@@ -186,18 +190,18 @@ def test_one_that_is_killed_in_the_middle(setup: Setup) -> None:
         work = threading.Thread(target=lambda: said.append(setup.refusal(-32018)))
         work.start()
         waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = 'scalarizr' AND wait_event_type = 'Lock'"
-        assert wait_until(lambda: setup.cluster.psql(waiting) != "", 10)
+        assert wait_until(lambda: setup.cluster.psql(waiting) != "", 30)
         os.kill(int(setup.cluster.psql(waiting)), signal.SIGKILL)
         work.join()
         holder.close()
     assert "broke the connection off" in said[0] and "is not known" in said[0]
-    assert wait_until(lambda: setup.cluster.psql("SELECT 1", check=False) == "1", 30)
+    assert wait_until(lambda: setup.cluster.psql("SELECT 1", check=False) == "1", 60)
 
 
 def test_a_statement_that_waits_too_long_is_given_up_by_the_server_too(setup: Setup) -> None:
     cluster = find_cluster(Postgresql(data_dir=setup.cluster.data_dir))
-    with pytest.raises(TimedOut, match="did not finish a statement within 1 s"):
-        Server(cluster, "postgres").ask("SELECT pg_sleep(60)", timeout=2)
+    with pytest.raises(TimedOut, match="did not finish a statement within 4 s"):
+        Server(cluster, "postgres").ask("SELECT pg_sleep(60)", timeout=5)
     sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
     assert setup.cluster.psql(sleeping) == "0"
 
@@ -214,7 +218,7 @@ def test_one_whose_disk_is_full() -> None:
         # Later ones write to its log, and without room for the log it has to stop.
         fill(ballast)
         more_log = "SELECT pg_switch_wal(); SELECT pg_logical_emit_message(true, 'x', repeat('x', 100000))"
-        assert wait_until(lambda: not cluster.psql(more_log, check=False) or cluster.pid() is None, 30)
+        assert wait_until(lambda: not cluster.psql(more_log, check=False) or cluster.pid() is None, 60)
         for said in (there.refusal(-32018), there.down()):
             assert "does not run" in said and "is full" in said and "Make room, then start it" in said
         with pytest.raises(AgentError, match="is full"):
@@ -242,7 +246,7 @@ def test_a_server_that_speaks_german_is_told_of_in_the_same_sentences() -> None:
                     for _ in range(30):
                         held.enter_context(psycopg.connect(**place, password=password))  # type: ignore[arg-type]
                 assert "has no connection left" in there.refusal(-32018)
-            assert wait_until(lambda: cluster.psql("SELECT 1", check=False) == "1", 20)
+            assert wait_until(lambda: cluster.psql("SELECT 1", check=False) == "1", 60)
             cluster.psql("ALTER SYSTEM SET default_transaction_read_only = on")
             cluster.reload()
             assert "is read-only" in there.refusal(-32014)

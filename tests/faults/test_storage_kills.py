@@ -141,7 +141,7 @@ class Model:
 
     def database(self, question: str, operation: str) -> Any:
         path = self.storage.agent.state / "operations" / "operations.db"
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as connection:
             return connection.execute(f"SELECT {question} FROM operations WHERE id = ?", (operation,)).fetchone()
 
     def worker_of(self, operation: str) -> int | None:
@@ -149,7 +149,7 @@ class Model:
         return pid
 
     def settled(self, operation: str) -> Any:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             with contextlib.suppress(ClientError), self.storage.agent.client() as client:
                 record = client.call("operation.result", operation_id=operation)

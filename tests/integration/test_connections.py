@@ -32,8 +32,9 @@ pytestmark = pytest.mark.root
 
 LOADED = "load.example.com"
 MANY = pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(1200)])
-# What a change takes at most, on a busy machine; a reload that waits for a connection that lasts takes its limit.
-NORMAL = 8.0
+# What a change takes at most, on a slow and busy machine; a reload that waits for a connection that lasts takes its
+# limit, of minutes.
+NORMAL = 30.0
 LENGTH = 24 << 20
 STEP = 1 << 20
 
@@ -291,7 +292,7 @@ class Transfer(ExitStack):
     def __init__(self, port: int, path: str, *, upload: bool = False) -> None:
         super().__init__()
         raw = self.enter_context(socket.socket())
-        raw.settimeout(30)
+        raw.settimeout(60)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         raw.connect(("127.0.0.1", port))
@@ -366,7 +367,7 @@ def test_what_lasts_goes_on_through_changes_of_nginx_and_holds_none_up(nginx: Ng
         children = processes.children_of(nginx.main_process())
         return [pid for pid in children if "shutting down" in processes.title_of(pid)]
 
-    assert processes.wait_until(lambda: not leaving(), 20), "old workers stay once their connections have ended"
+    assert processes.wait_until(lambda: not leaving(), 60), "old workers stay once their connections have ended"
 
 
 @pytest.mark.apache2
@@ -385,15 +386,15 @@ def test_old_workers_are_told_to_go_while_they_sleep_and_are_left_to_the_master_
     log = tmp_path / "signals"
     command = ["strace", "-f", "-qq", "-e", "trace=kill,tgkill,pidfd_send_signal", "-o", str(log)]
     tracer = subprocess.Popen([*command, "-p", str(nginx.agent.pid())])
+    assert processes.wait_until(lambda: is_traced(nginx.agent.pid()), 60)
     master = nginx.main_process()
-    assert processes.wait_until(lambda: len(processes.children_of(master)) == 2, 20), "those before are gone"
+    assert processes.wait_until(lambda: len(processes.children_of(master)) == 2, 60), "those before are gone"
     asleep, busy = sorted(processes.children_of(master))
     os.kill(busy, signal.SIGSTOP)  # as far from asleep as one that works
     changing = threading.Thread(target=make_changes, args=(nginx, 1))
     try:
-        assert processes.wait_until(log.exists, 10)
         changing.start()
-        assert processes.wait_until(lambda: not processes.title_of(asleep).endswith("worker process"), 20)
+        assert processes.wait_until(lambda: not processes.title_of(asleep).endswith("worker process"), 60)
         time.sleep(0.5)
         assert changing.is_alive() and processes.title_of(busy) == "nginx: worker process"
         sent = re.findall(r"kill\((\d+), (SIG\w+)\)", log.read_text())
@@ -402,37 +403,33 @@ def test_old_workers_are_told_to_go_while_they_sleep_and_are_left_to_the_master_
         os.kill(busy, signal.SIGCONT)
         changing.join()
         tracer.send_signal(signal.SIGINT)
-        tracer.wait(10)
-    assert processes.wait_until(lambda: not processes.is_alive(busy), 10)
+        tracer.wait(60)
+    assert processes.wait_until(lambda: not processes.is_alive(busy), 60)
+
+
+def is_traced(pid: int) -> bool:
+    """Tell whether each thread of a process is traced."""
+    return all("TracerPid:\t0" not in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
 
 
 @pytest.mark.nginx
 def test_a_change_of_nginx_that_is_refused_or_fails_drops_nothing(nginx: NginxSetup) -> None:
+    nginx.api.nginx.stop_service()
+    assert isinstance(nginx.server, PrivateNginx)
+    nginx.server.start_confined()
     with backend("other") as taken, load(nginx.targets()) as running:
         began = time.monotonic()
         bad = [{"location": "/", "content": "nonsense on;"}]
         assert "nonsense" in nginx.refused(nginx.loaded(templates=bad))
         assert "held by another program" in nginx.refused(nginx.other("x.example.com", taken))
         for number in range(3):
-            # nginx's test opens this log as root and says yes; the running master cannot once the directory is gone.
-            elsewhere = nginx.directory / f"gone-{number}"
-            elsewhere.mkdir()
-            watcher = threading.Thread(target=_take_away_once_tested, args=(elsewhere,))
-            watcher.start()
+            # nginx's test opens this log and says yes; the running master cannot.
+            elsewhere = nginx.server.make_closed_directory(f"closed-{number}")
             template = {"content": f"access_log {elsewhere}/a.log;", "server": True}
             said = nginx.refused({**nginx.other("x.example.com", nginx.elsewhere), "templates": [template]})
-            watcher.join()
             assert "did not load the configuration" in said and "Everything was put back" in said
         seconds = time.monotonic() - began
     expect_nothing_dropped(nginx, running.report, seconds)
-
-
-def _take_away_once_tested(directory: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not (directory / "a.log").exists() and time.monotonic() < deadline:
-        time.sleep(0.0005)
-    (directory / "a.log").unlink()
-    directory.rmdir()
 
 
 @pytest.mark.apache2
@@ -479,4 +476,4 @@ def test_what_listens_is_found_beside_what_was_connected() -> None:
                 client.close()
             parts.enter_context(socket.create_connection(listeners[-1]))
         found = [(one.address, one.port) for one in listening_sockets()]
-        assert set(listeners) <= set(found) and len(found) == len(set(found))
+        assert [found.count(listener) for listener in listeners] == [1, 1, 1]

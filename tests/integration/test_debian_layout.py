@@ -112,7 +112,7 @@ def test_one_that_died_leaves_its_pid_file_and_starts_again(server: Server) -> N
     assert master is not None
     for pid in (master, *children_of(master)):  # the master first: it would start others
         os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while is_alive(master) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert server.api.nginx.get_service_status() == 1

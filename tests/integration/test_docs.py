@@ -7,7 +7,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BOTH = ("start", "reverse-proxy", "virtual-hosts", "changes", "wire")
+BOTH = (
+    "start",
+    "reverse-proxy",
+    "virtual-hosts",
+    "changes",
+    "wire",
+    "keys",
+    "scripts",
+    "backups",
+    "passwords",
+    "replication",
+    "mongodb",
+)
 
 
 def build(source: Path, place: Path) -> list[str]:

@@ -143,7 +143,7 @@ def test_it_grows_online_while_it_is_written_to(disks: BlockDevices, tmp_path: P
         resize_filesystem(device, fstype, tmp_path / "m")
         assert filesystem_size(device, fstype) == 1024 * MIB
         resize_filesystem(device, fstype, tmp_path / "m")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while load.rounds <= before + 1 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert load.rounds > before + 1
@@ -282,7 +282,7 @@ def kill_identities(disks: BlockDevices, tmp_path: Path, fstype: str, rounds: in
     chance = random.Random(seed)
     for _ in range(rounds):
         give_identity_killed(copy, fstype, chance.uniform(0, 0.1))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while uses(HOST, copy) and time.monotonic() < deadline:
             time.sleep(0.02)
         give_new_identity(copy, fstype)
@@ -360,7 +360,6 @@ def test_nobody_else_sees_a_private_mount(disks: BlockDevices, tmp_path: Path) -
 
     device = disks.make(512)
     make_filesystem(device, "xfs")
-    before = Path("/proc/self/mountinfo").read_text()
 
     def look(place: Path) -> str:
         assert str(device) in Path("/proc/thread-self/mountinfo").read_text()
@@ -371,7 +370,8 @@ def test_nobody_else_sees_a_private_mount(disks: BlockDevices, tmp_path: Path) -
     assert privately_mounted(device, "xfs", "defaults", look) == "seen"
     with pytest.raises(ValueError):
         privately_mounted(device, "xfs", "defaults", lambda _place: int("no number"))
-    assert Path("/proc/self/mountinfo").read_text() == before and uses(HOST, device) == []
+    # Other tests mount and unmount meanwhile: what counts is this device.
+    assert str(device) not in Path("/proc/self/mountinfo").read_text() and uses(HOST, device) == []
     with pytest.raises(OutsideFailure, match="mount failed"):
         privately_mounted(device, "ext4", "defaults", look)
 

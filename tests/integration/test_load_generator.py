@@ -3,29 +3,47 @@
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import msgspec
 import pytest
 
 from load_generator import Target, body_of, load
 from running_agent import free_port
+from scalarizr.host.processes import wait_until
 
 TARGET = Target(port=0, host="load.example.com", path="/", size=300, keep=True)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n"
 WHOLE = HEAD + body_of(300)
 
 
+@dataclass
+class Careless:
+    """A server that drops connections.
+
+    :ivar ended: how many it has ended so far.
+    """
+
+    port: int
+    ended: int = 0
+
+    def wait_until_ended(self, connections: int) -> None:
+        assert wait_until(lambda: self.ended >= connections, 60)
+
+
 @contextmanager
-def careless_server(answers: list[bytes], *, reset: bool, takes_one_more: bool) -> Iterator[int]:
+def careless_server(answers: list[bytes], *, reset: bool, takes_one_more: bool) -> Iterator[Careless]:
     """A server that gives each connection these answers and ends it, before or after it has taken a further request."""
 
     def serve(connection: socket.socket) -> None:
         with connection:
             for answer in answers:
                 _take_request(connection)
+                # With nothing more to come, the last answer and the end go out together: no request comes between.
+                last = not takes_one_more and not reset and answer is answers[-1]
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, last)
                 connection.sendall(answer)
             if takes_one_more:
                 _take_request(connection)
@@ -40,15 +58,16 @@ def careless_server(answers: list[bytes], *, reset: bool, takes_one_more: bool) 
                 return
             with suppress(OSError):
                 serve(connection)
+            server.ended += 1
 
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+        server = Careless(listener.getsockname()[1])
         thread = threading.Thread(target=accept)
         thread.start()
-        yield port
+        yield server
         over.set()
-        socket.create_connection(("127.0.0.1", port)).close()
+        socket.create_connection(("127.0.0.1", server.port)).close()
         thread.join()
 
 
@@ -74,32 +93,32 @@ def _take_request(connection: socket.socket) -> None:
 )
 def test_the_load_generator_counts_what_is_dropped(answers: list[bytes], reset: bool, kind: str) -> None:
     with (
-        careless_server(answers, reset=reset, takes_one_more=not answers) as port,
-        load([msgspec.structs.replace(TARGET, port=port)], seconds=10) as running,
+        careless_server(answers, reset=reset, takes_one_more=not answers) as server,
+        load([msgspec.structs.replace(TARGET, port=server.port)], seconds=60) as running,
     ):
         pass
     assert list(running.report.failures) == [kind] and running.report.answers == {}
 
 
 def test_the_load_generator_counts_what_is_refused() -> None:
-    with load([msgspec.structs.replace(TARGET, port=free_port())], seconds=10) as running:
+    with load([msgspec.structs.replace(TARGET, port=free_port())], seconds=60) as running:
         pass
     assert list(running.report.failures) == ["no connection: refused"]
 
 
 @pytest.mark.parametrize(("reset", "kind"), [(False, "closed"), (True, "reset")])
 def test_the_load_generator_asks_again_where_a_server_ends_a_kept_connection(reset: bool, kind: str) -> None:
-    with careless_server([WHOLE, WHOLE], reset=reset, takes_one_more=True) as port:
-        busy = msgspec.structs.replace(TARGET, port=port)
-        with load([busy], seconds=10) as running:
-            time.sleep(0.3)
+    with careless_server([WHOLE, WHOLE], reset=reset, takes_one_more=True) as server:
+        busy = msgspec.structs.replace(TARGET, port=server.port)
+        with load([busy], seconds=60) as running:
+            server.wait_until_ended(3)
     assert running.report.failures == {} and list(running.report.asked_again) == [kind]
 
 
 def test_a_kept_connection_that_ends_while_it_is_idle_is_no_failure() -> None:
-    with careless_server([WHOLE], reset=False, takes_one_more=False) as port:
-        idle = msgspec.structs.replace(TARGET, port=port, thinking_pause=0.02)
-        with load([idle], seconds=10) as running:
-            time.sleep(0.3)
+    with careless_server([WHOLE], reset=False, takes_one_more=False) as server:
+        idle = msgspec.structs.replace(TARGET, port=server.port, thinking_pause=0.1)
+        with load([idle], seconds=60) as running:
+            server.wait_until_ended(4)
     report = running.report
     assert report.failures == report.asked_again == {} and report.found_closed > 1

@@ -25,9 +25,9 @@ def server() -> Iterator[SmallObjectServer]:
 def store(request: pytest.FixtureRequest, server: SmallObjectServer) -> Store:
     if request.param == "gs":
         access = PlatformAccess({"json_key": server.google_key})
-        return open_store("gs://bucket/a/prefix", server.endpoint_url, access, patience=5)
+        return open_store("gs://bucket/a/prefix", server.endpoint_url, access, patience=60)
     keys = PlatformAccess({"account_name": ACCOUNT, "account_key": ACCOUNT_KEY})
-    return open_store("azure://bucket/a/prefix", server.azure_url, keys, patience=5)
+    return open_store("azure://bucket/a/prefix", server.azure_url, keys, patience=60)
 
 
 @pytest.mark.parametrize("count", [1, 20])

@@ -22,7 +22,7 @@ def status_of(cluster: PrivateCluster) -> dict[str, Any]:
     return replication_status(Server(find_cluster(Postgresql(data_dir=cluster.data_dir)), "postgres"))
 
 
-def wait_for(told: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(told: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = told()
@@ -122,15 +122,16 @@ def test_a_standby_whose_primary_refuses_it_is_down_and_says_whom_it_follows(pri
     with primary.standby(name="broken", started=False) as broken:
         broken.follow(f"host=127.0.0.1 port={primary.port} user=nobody password=planted-word")
         broken.start()
-        told = status_of(broken)["slave"]
-        assert told["status"] == "down" and "No WAL receiver runs" in told["error"]
+        # Now and then there is one for a moment, until its primary has refused it again.
+        (told,) = wait_for(lambda: [t for t in [status_of(broken)["slave"]] if "No WAL receiver runs" in str(t)])
+        assert told["status"] == "down"
         assert f"host=127.0.0.1 port={primary.port}" in told["error"] and "planted-word" not in str(told)
 
 
 def test_a_standby_notices_that_its_primary_is_gone_and_is_back(
     primary: PrivateCluster, standby: PrivateCluster
 ) -> None:
-    assert status_of(standby)["slave"]["status"] == "up"
+    wait_for(lambda: status_of(standby)["slave"]["status"] == "up")
     primary.stop()
     try:
         down = wait_for(lambda: [t for t in [status_of(standby)["slave"]] if t["status"] == "down"])[0]
@@ -159,4 +160,4 @@ def test_no_connection_stays_behind_and_many_may_ask_at_once(primary: PrivateClu
         answers = list(pool.map(lambda _: api.postgresql.replication_status(), range(24)))
     assert all(answer["master"]["status"] == "up" for answer in answers)
     own = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'scalarizr'"
-    wait_for(lambda: primary.psql(own) == "0", 5)
+    wait_for(lambda: primary.psql(own) == "0")

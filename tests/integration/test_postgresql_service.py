@@ -161,9 +161,9 @@ def test_one_that_was_killed_is_dead_with_a_pid_file_and_starts_again(setup: Set
     pid = setup.cluster.pid()
     assert pid is not None
     os.kill(pid, 9)
-    assert wait_until(lambda: setup.cluster.pid() is None, 10)
+    assert wait_until(lambda: setup.cluster.pid() is None, 60)
     assert setup.api.postgresql.get_service_status() == 1
-    assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 20)
+    assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 60)
     setup.api.postgresql.start_service()
     assert setup.cluster.psql("SELECT count(*) FROM kept") == "1" and setup.api.postgresql.get_service_status() == 0
 

@@ -121,7 +121,7 @@ def test_a_snapshot_of_what_is_being_written_to_is_whole_and_stands_beside_its_o
             wait_for(lambda: len(list(storage.mpoint.iterdir())) > 5)
             snapshot = storage.call("snapshot", volume=volume, description="before the flood", tags={"by": "test"})
             done = sorted(path.name for path in storage.mpoint.iterdir())
-            wait_for(lambda: sorted(path.name for path in storage.mpoint.iterdir()) != done, 5)
+            wait_for(lambda: sorted(path.name for path in storage.mpoint.iterdir()) != done)
         finally:
             writer.kill()
     assert snapshot["description"] == "before the flood" and snapshot["tags"] == {"by": "test"}
@@ -366,7 +366,7 @@ def started(client: Client, config: dict[str, Any]) -> Any:
     return client.storage.create(storage_config=config, mkfs=True, mount=True, async_=True)
 
 
-def wait_for(condition: Any, seconds: float = 20) -> None:
+def wait_for(condition: Any, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
