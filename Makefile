@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-long check format docs bench lock clean
+.PHONY: help run test test-fast test-long check format docs bench deb lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,8 +56,12 @@ docs: $(VENV)/test.done ## build the documentation into docs/_build
 bench: $(VENV)/test.done ## measure, and print the table that docs/performance.md holds
 	@$(BIN)/python -m benchmarks
 
+deb: $(VENV)/test.done ## build the Debian package into dist
+	@sh packaging/deb/build.sh
+
 lock: $(VENV)/test.done ## pin the dependencies anew (needs uv)
 	@uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header --group build -o requirements/run.lock
+	@uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header -c requirements/run.lock -o requirements/package.lock
 	@uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header --all-extras --group build --group test --group check --group docs --group bench -c requirements/run.lock -o requirements/test.lock
 
 clean: ## remove what was made here
