@@ -90,8 +90,9 @@ class PrivateNginx:
         """Every configuration file and link with what it holds."""
         found = {}
         for path in sorted(self.directory.rglob("*")):
-            if path.is_file() and path.suffix not in (".log", ".pid") and "tmp" not in path.parts:
-                found[str(path.relative_to(self.directory))] = path.read_text()
+            inside = path.relative_to(self.directory)
+            if path.is_file() and path.suffix not in (".log", ".pid") and "tmp" not in inside.parts:
+                found[str(inside)] = path.read_text()
         return found
 
     def stop(self) -> None:

@@ -145,7 +145,7 @@ def test_a_reload_that_fails_puts_everything_back(tmp_path: Path) -> None:
 
 def prepared(directory: Path) -> bool:
     """Wait until everything that a change needs is written while its program checks it."""
-    return wait_until(lambda: bool(list(directory.glob(".one.*.old")) and list(directory.glob(".one.*.new"))), 20)
+    return wait_until(lambda: bool(list(directory.glob(".one.*.old")) and list(directory.glob(".one.*.new"))), 60)
 
 
 def test_what_a_change_needs_is_written_while_the_program_checks_and_goes_with_a_refusal(tmp_path: Path) -> None:

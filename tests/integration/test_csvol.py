@@ -87,7 +87,7 @@ class TestCloudStack(CloudContract):
         assert not any(KEYS["api_key"] in request.url for request in cloud.requests)
 
     def test_a_cancelled_call_takes_back_what_it_made(self, storage: ProviderStorage, cloud: CloudstackServer) -> None:
-        cloud.looks = 10
+        cloud.looks = 10_000
         with storage.agent.client(timeout=100) as client:
             operation = client.call(
                 "storage.create", storage_config=self.wanted(), async_=True, _platform_access_data=storage.access

@@ -303,7 +303,7 @@ def test_an_overloaded_ec2_keeps_no_file_system_frozen(storage: Storage, ec2: Hy
     def look(answer: Answer | None) -> Callable[[dict[str, str], Callable[[], Answer]], Answer]:
         def rule(_request: dict[str, str], pass_on: Callable[[], Answer]) -> Answer:
             for one in writers:
-                one.join(5)
+                one.join(60)
             waiting_since_before = [one.is_alive() for one in writers]
             writers.append(threading.Thread(target=write, args=(mpoint / f"file-{len(writers)}",)))
             writers[-1].start()

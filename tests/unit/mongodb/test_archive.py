@@ -153,12 +153,13 @@ def test_what_is_cut_off_is_damaged(tmp_path: Path, how: str, part: float) -> No
     [
         b"",
         b"PK\x03\x04" + bytes(1000),
-        gzip.compress(b"no archive"),
+        gzip.compress(b"no archive", mtime=0),
         b"!<arch>\n",
         b"!<arch>\n" + b"x" * 60,
         b"!<arch>\n" + f"{'control.tar.gz':<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{9999999:<10}`\n".encode(),
         b"!<arch>\n" + f"{'data.tar':<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{-5:<10}`\n".encode(),
     ],
+    ids=["nothing", "zip", "gzip", "ar", "ar and rubbish", "a member too large", "a member of less than nothing"],
 )
 def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     assert "no tar archive and no Debian package" in refused(tmp_path, content, OutsideFailure)

@@ -54,11 +54,11 @@ def mounted(disks: BlockDevices, place: Path, fstype: str = "ext4") -> Path:
     return device
 
 
-def can_be_written(place: Path) -> bool:
+def can_be_written(place: Path, patience: float = 60) -> bool:
     """Try in a process of its own: who writes to a frozen file system waits, and cannot be killed."""
     process = subprocess.Popen(["touch", place / "touched"])
     try:
-        return process.wait(0.5) == 0
+        return process.wait(patience) == 0
     except subprocess.TimeoutExpired:
         threading.Thread(target=process.wait).start()  # it ends once the file system is thawed
         return False
@@ -115,7 +115,7 @@ def test_a_copy_of_what_is_written_to_is_whole(disks: BlockDevices, tmp_path: Pa
 def test_nothing_is_written_while_the_block_runs(disks: BlockDevices, tmp_path: Path, note: Note) -> None:
     mounted(disks, tmp_path / "m")
     with frozen(tmp_path / "m", 30, note.note, note.open.remove):
-        assert not can_be_written(tmp_path / "m")
+        assert not can_be_written(tmp_path / "m", 0.5)
         assert note.open == [0]
     assert can_be_written(tmp_path / "m") and watchdogs() == []
 
@@ -140,7 +140,7 @@ def test_what_somebody_else_had_frozen_stays_frozen(disks: BlockDevices, tmp_pat
             frozen(tmp_path / "m", 30, note.note, note.open.remove),
         ):
             raise AssertionError("the block ran")
-        assert note.open == [] and not can_be_written(tmp_path / "m")
+        assert note.open == [] and not can_be_written(tmp_path / "m", 0.5)
     finally:
         said("fsfreeze", "--unfreeze", tmp_path / "m")
 

@@ -100,6 +100,6 @@ def test_a_mount_that_does_not_answer_is_there_without_figures(tmp_path: Path) -
         server.kill()
         server.communicate()
         # The one that still waits for an answer has an error now, and is let go with the next question.
-        assert wait_until(lambda: not [one for one in Process().children() if is_alive(one.pid)], 10)
+        assert wait_until(lambda: not [one for one in Process().children() if is_alive(one.pid)], 60)
         assert capacity.of([str(place)]) == {str(place): None}
         subprocess.run(["umount", "--lazy", place], check=True)
