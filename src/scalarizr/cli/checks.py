@@ -3,7 +3,6 @@
 import os
 import shutil
 import socket
-import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,15 @@ import msgspec
 from scalarizr.errors import ScalarizrError
 from scalarizr.host.run import run
 from scalarizr.settings.address import read_address
+from scalarizr.settings.key_id import DEFAULT
+from scalarizr.settings.load import BadSettings
 from scalarizr.settings.model import Settings
 
+_SOON = 14 * 86400
+_MAKES_ONE = (
+    "`scalarizr init` makes one where there is none, `scalarizr key rotate default` another; root may be needed."
+)
+_ROTATES = "`scalarizr key rotate` makes another; root may be needed."
 _LOW_SHARE, _LOW, _TOO_LOW = 0.1, 500 << 20, 50 << 20
 
 
@@ -32,27 +38,27 @@ class Finding(msgspec.Struct, frozen=True):
     words: str
 
 
-def check_key(settings: Settings) -> Iterator[Finding]:
-    """The key: there, readable, private, strong."""
-    from scalarizr.envelope.key import ServerKey, WeakKey
+def check_keys(etc: Path, settings: Settings) -> Iterator[Finding]:
+    """The keys: their rules can be read; each that is accepted is there, readable by the agent alone, and strong."""
+    from scalarizr.cli.key_files import KeyFiles, problem_of
 
-    path = settings.paths.key
-    assert path is not None
+    files = KeyFiles(etc, settings)
     try:
-        ServerKey.from_file(path)
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except WeakKey as error:
-        yield Finding("key", "fail", f"{path}: {error}. Put a good one in its place: 40 random bytes in base64.")
+        rules = files.rules()
+    except (BadSettings, OSError) as error:
+        yield Finding("key", "fail", f"{error} No key is accepted after the next start; put that right.")
         return
-    except OSError as error:
-        yield Finding("key", "fail", f"{path}: {error.strerror}. `scalarizr init` makes one; root may be needed.")
-        return
-    if mode & 0o077:
-        yield Finding(
-            "key", "fail", f"{path} is readable by others (mode {mode:04o}): chmod 600 it, and change the key."
-        )
-    else:
-        yield Finding("key", "ok", f"{path}")
+    now = time.time()
+    for identity, one in rules.items():
+        path = files.file_of(identity)
+        problem = problem_of(path) if one.enabled else None
+        if problem is not None:
+            yield Finding("key", "fail", f"{path}: {problem}. {_MAKES_ONE if identity == DEFAULT else _ROTATES}")
+        elif one.expires is not None and one.expires <= now + _SOON:
+            when = "has expired" if one.expires <= now else f"expires in {(one.expires - now) / 86400:.0f} days"
+            yield Finding("key", "warn", f"{identity} {when}: `scalarizr key add` makes another, `revoke` removes it.")
+        else:
+            yield Finding("key", "ok", f"{path}" if one.enabled else f"{identity} is switched off")
 
 
 def check_clock(settings: Settings) -> Iterator[Finding]:
@@ -155,8 +161,8 @@ def check_directories(settings: Settings) -> Iterator[Finding]:
             yield Finding(name, "ok", f"{directory}: {room}")
 
 
+# Beside `check_keys`, which looks at the directory of the configuration as well.
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    check_key,
     check_clock,
     check_agent,
     check_service_manager,

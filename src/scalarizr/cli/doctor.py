@@ -21,7 +21,7 @@ def doctor(etc: Path, as_json: bool) -> None:
 
     Exit status 1 where a check failed.
     """
-    from scalarizr.cli.checks import CHECKS, Finding
+    from scalarizr.cli.checks import CHECKS, Finding, check_keys
 
     try:
         settings = load_settings(etc)
@@ -31,7 +31,7 @@ def doctor(etc: Path, as_json: bool) -> None:
         path = etc / FILE_NAME
         found = Finding("settings", "ok", str(path))
         absent = Finding("settings", "warn", f"{path} is not there, the defaults count; `scalarizr init` writes it.")
-        findings = [found if path.exists() else absent]
+        findings = [found if path.exists() else absent, *check_keys(etc.absolute(), settings)]
         for check in CHECKS:
             findings += check(settings)
     if for_people(as_json):

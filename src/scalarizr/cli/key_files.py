@@ -4,6 +4,7 @@ leaves either the old state or the new one."""
 import contextlib
 import os
 import re
+import stat
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -201,3 +202,17 @@ def _remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
         fsync_directory(path.parent)
+
+
+def problem_of(path: Path) -> str | None:
+    """Tell what is wrong with a key's file; None where nothing is."""
+    from scalarizr.envelope.key import ServerKey, WeakKey
+
+    try:
+        ServerKey.from_file(path)
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except WeakKey as error:
+        return str(error)
+    except OSError as error:
+        return str(error.strerror)
+    return f"readable by others (mode {mode:04o}): chmod 600 it, and rotate it" if mode & 0o077 else None

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from scalarizr.cli.key_files import KeyFiles, kinds_of
+from scalarizr.cli.key_files import KeyFiles, kinds_of, problem_of
 from scalarizr.cli.output import colours, for_people, moment, print_json
 from scalarizr.cli.running_agent import put_in_force
 from scalarizr.cli.target import USAGE, chosen_etc, etc_option, fail
@@ -178,7 +177,7 @@ def _described(identity: str, rules: KeyRules, files: KeyFiles) -> dict[str, Any
         "made": rules.made,
         "previous_until": rules.previous_until,
         "file": str(path),
-        "problem": _problem_of(path) if rules.enabled or identity != DEFAULT else None,
+        "problem": problem_of(path) if rules.enabled or identity != DEFAULT else None,
     }
 
 
@@ -189,19 +188,6 @@ def _state_of(rules: KeyRules) -> str:
     if rules.expires is not None and now >= rules.expires:
         return "expired"
     return "both" if rules.previous_until is not None and now < rules.previous_until else "ok"
-
-
-def _problem_of(path: Path) -> str | None:
-    from scalarizr.envelope.key import ServerKey, WeakKey
-
-    try:
-        ServerKey.from_file(path)
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except WeakKey as error:
-        return str(error)
-    except OSError as error:
-        return str(error.strerror)
-    return f"readable by others (mode {mode:04o}): chmod 600 it, and rotate it" if mode & 0o077 else None
 
 
 def _lines(one: dict[str, Any]) -> Iterator[str]:

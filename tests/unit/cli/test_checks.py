@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,43 @@ def verdicts(check: object, given: Settings) -> list[tuple[str, str]]:
 def test_the_key(tmp_path: Path) -> None:
     given = settings(tmp_path)
     key = tmp_path / "private.d" / "keys" / "default"
-    assert verdicts(checks.check_key, given)[0][0] == "fail"
+
+    def found() -> list[tuple[str, str]]:
+        return [(finding.verdict, finding.words) for finding in checks.check_keys(tmp_path, given)]
+
+    assert found()[0][0] == "fail" and "scalarizr init" in found()[0][1]
     key.parent.mkdir(parents=True)
     key.write_bytes(make_key_text())
     key.chmod(0o644)
-    assert "readable by others" in verdicts(checks.check_key, given)[0][1]
+    assert "readable by others" in found()[0][1]
     key.chmod(0o600)
-    assert verdicts(checks.check_key, given) == [("ok", str(key))]
+    assert found() == [("ok", str(key))]
     key.write_bytes(b"c2hvcnQ=")
-    assert verdicts(checks.check_key, given)[0][0] == "fail"
+    assert found()[0][0] == "fail"
+
+
+def test_every_key_that_is_accepted(tmp_path: Path) -> None:
+    given = settings(tmp_path)
+    key = tmp_path / "private.d" / "keys" / "deploy"
+    key.parent.mkdir(parents=True)
+    key.write_bytes(make_key_text())
+    key.chmod(0o600)
+    soon = datetime.now(UTC) + timedelta(days=3)
+    rules = tmp_path / "keys.toml"
+
+    def found(text: str) -> dict[str, str]:
+        rules.write_text(text)
+        rules.chmod(0o600)
+        return {
+            finding.words.split()[0].split("/")[-1]: finding.verdict for finding in checks.check_keys(tmp_path, given)
+        }
+
+    off = "[default]\nenabled = false\n"
+    assert found(f'{off}[deploy]\nallow = ["*"]\n') == {"default": "ok", "deploy": "ok"}
+    assert found(f'{off}[deploy]\nallow = ["*"]\nexpires = {soon.isoformat()}\n')["deploy"] == "warn"
+    assert found(f'{off}[deploy]\nallow = ["*"]\nexpires = 2020-01-01T00:00:00Z\n')["deploy"] == "warn"
+    assert list(found(f'{off}[absent]\nallow = ["*"]\n').values()) == ["ok", "fail"]
+    assert list(found("[deploy]\nnonsense = 1\n").values()) == ["fail"]
 
 
 def test_the_port(tmp_path: Path) -> None:
