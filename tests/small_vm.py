@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from packaging.requirements import Requirement
 
 from scalarizr.host.locks import locked
@@ -33,6 +35,7 @@ PACKAGES = (
     "systemd,systemd-sysv,udev,dbus,kmod,procps,iproute2,python3,nginx,apache2,initramfs-tools,linux-image-cloud-amd64,"
     "lvm2,mdadm,xfsprogs,e2fsprogs"
 )
+WEB_SERVERS = ("nginx.service", "apache2.service")
 # Debian's defaults would have both web servers on port 80. What is masked would only make an emulated boot longer; the
 # initial file system holds what this machine's disk needs, and no more.
 SETUP = """\
@@ -49,14 +52,22 @@ rm -rf /var/cache/apt/* /var/lib/apt/lists/* /usr/share/doc /usr/share/locale
 """
 _COMMANDS_UNIT = """\
 [Service]
-ExecStart=/usr/bin/python3 /opt/small_vm_guest.py
+ExecStart=/opt/scalarizr/bin/python /opt/small_vm_guest.py
 KillMode=process
 
 [Install]
 WantedBy=multi-user.target
 """
+# A processor that is emulated on a busy computer may take longer to start Apache than the usual 90 s.
+_LIMITS = """\
+[Manager]
+DefaultTimeoutStartSec=15min
+"""
 # An emulated processor is slow, and the machine under it may be busy.
-_BOOT_LIMIT = 300.0
+_BOOT_LIMIT = 900.0
+_COMMAND_LIMIT = 600.0
+_CACHED = re.compile(r"bookworm-[0-9a-f]{12}", re.ASCII)
+_KEPT_UNUSED = 3 * 86400.0
 
 
 def why_not() -> str | None:
@@ -91,9 +102,25 @@ class NoPower(Exception):
     """The virtual machine ended, or was switched off."""
 
 
-def make_image(directory: Path) -> Image:
-    """Make an image with the product of this checkout installed, as `packaging/systemd/README.md` tells to."""
-    debian = _debian()
+@contextlib.contextmanager
+def image_of_the_product(directory: Path, further_packages: Sequence[str] = ()) -> Iterator[Image]:
+    """Give an image with the product of this checkout installed, as `packaging/systemd/README.md` tells to.
+
+    Where there can be no virtual machine, what asks for it is left out, loudly.
+
+    :param further_packages: names of Debian packages that are in it beyond those that always are.
+    """
+    reason = why_not()
+    if reason:
+        pytest.skip(f"LEFT OUT: {reason}")
+    image = _make_image(directory, _debian(further_packages))
+    try:
+        yield image
+    finally:
+        image.disk.unlink()
+
+
+def _make_image(directory: Path, debian: Path) -> Image:
     tree = directory / "tree"
     try:
         subprocess.run(["cp", "-a", "--reflink=auto", debian / "root", tree], check=True)
@@ -107,27 +134,58 @@ def make_image(directory: Path) -> Image:
     return Image(disk, debian / "vmlinuz", debian / "initrd.img")
 
 
-def _debian() -> Path:
-    """Give the directory of the cached Debian, which is fetched where it is not there yet."""
+def _debian(further_packages: Sequence[str] = ()) -> Path:
+    """Give the directory of a cached Debian, which is fetched where it is not there yet."""
     chosen = os.environ.get("SCALARIZR_VM_CACHE")
     cache = (
         Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalarizr-tests"
     )
     cache.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(f"{PACKAGES}\n{SETUP}".encode()).hexdigest()[:12]
+    packages = ",".join([PACKAGES, *further_packages])
+    name = hashlib.sha256(f"{packages}\n{SETUP}".encode()).hexdigest()[:12]
     place = cache / f"bookworm-{name}"
-    with locked(cache / "lock", what="the cached Debian", timeout=900):
+    with locked(cache / "lock", what="the cached Debian", timeout=1800):
         if not place.exists():
             forming = cache / "forming"
-            shutil.rmtree(forming, ignore_errors=True)
+            _delete(forming)
             root = forming / "root"
-            fetch = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root, MIRROR]
-            _loudly(fetch, 900)
-            _loudly(["chroot", root, "sh", "-euc", SETUP], 120)
+            fetch = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", root, MIRROR]
+            _loudly(fetch, 1800)
+            _loudly(["chroot", root, "sh", "-euc", SETUP], 600)
             for kind in ("vmlinuz", "initrd.img"):
                 shutil.move(next((root / "boot").glob(f"{kind}-*")), forming / kind)
             os.rename(forming, place)
+        os.utime(place)  # when it was used last
+        forget_unused(cache)
     return place
+
+
+def forget_unused(cache: Path) -> None:
+    """Delete the Debians of the cache that no run of the tests has used for a while, and nothing else in it.
+
+    The lists of packages change, and with them the names: what is of an older list is never asked for again. It is not
+    deleted at once, since a machine of another checkout may run from it.
+    """
+    for place in sorted(cache.iterdir()):
+        if not _CACHED.fullmatch(place.name) or place.is_symlink() or not place.is_dir():
+            continue
+        if time.time() - place.stat().st_mtime > _KEPT_UNUSED:
+            # Under another name first: what is half deleted must never be taken for a whole one.
+            going = cache / "forming"
+            _delete(going)
+            os.rename(place, going)
+            _delete(going)
+
+
+def _delete(tree: Path) -> None:
+    """Delete a tree in which a debootstrap that was killed may have left /proc and /sys mounted."""
+    if not tree.exists():
+        return
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        mpoint = line.split()[4]
+        if mpoint.startswith(f"{tree.resolve()}/"):
+            subprocess.run(["umount", "--", mpoint], check=True)
+    shutil.rmtree(tree)
 
 
 def _loudly(command: Sequence[str | Path], timeout: float) -> None:
@@ -162,12 +220,15 @@ def _install(tree: Path) -> None:
         shutil.copy(unit, units / unit.name)
     shutil.copy(Path(__file__).with_name("small_vm_guest.py"), tree / "opt" / "small_vm_guest.py")
     (units / "test-commands.service").write_text(_COMMANDS_UNIT)
+    limits = tree / "etc" / "systemd" / "system.conf.d"
+    limits.mkdir(parents=True)
+    (limits / "emulated.conf").write_text(_LIMITS)
     script = """\
 /opt/scalarizr/bin/python -m compileall -q /opt/scalarizr/lib
 scalarizr init
 systemctl enable scalarizr.service scalarizr-guard.service test-commands.service
 """
-    _loudly(["chroot", tree, "sh", "-euc", script], 120)
+    _loudly(["chroot", tree, "sh", "-euc", script], 600)
 
 
 def _needed(name: str) -> set[str]:
@@ -189,12 +250,14 @@ class SmallVm:
     """A virtual machine with a disk of its own below `directory`.
 
     :param disks: bytes of each further disk, blank; they are /dev/vdb and so on, and have the serials disk-1 and so on.
+    :param without: units that it does not start.
     """
 
-    def __init__(self, image: Image, directory: Path, disks: Sequence[int] = ()) -> None:
+    def __init__(self, image: Image, directory: Path, disks: Sequence[int] = (), without: Sequence[str] = ()) -> None:
         self.directory = directory
         self.console = directory / "console"
         self._image = image
+        self._without = without
         self.disk = directory / "disk.qcow2"
         self._qemu: subprocess.Popen[bytes] | None = None
         self._port: socket.socket | None = None
@@ -231,6 +294,7 @@ class SmallVm:
             drives += ["-drive", f"file={path},if=none,id=disk{number},format=qcow2,cache=writeback"]
             drives += ["-device", f"virtio-blk-pci,drive=disk{number},serial=disk-{number}"]
         kernel = "root=/dev/vda rw console=ttyS0 mitigations=off quiet systemd.journald.forward_to_console=1"
+        kernel += "".join(f" systemd.mask={unit}" for unit in self._without)
         return [
             *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
             *("-smp", "2", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot"),
@@ -241,17 +305,15 @@ class SmallVm:
             *("-device", "virtserialport,chardev=commands,name=test.commands"),
         ]
 
-    def tell(self, *command: str, text: str = "", timeout: float = 120) -> None:
+    def tell(self, *command: str, text: str = "", timeout: float = _COMMAND_LIMIT) -> None:
         """Have a command run in it, and do not wait for its end; `heard` gives it."""
-        assert self._port is not None
-        request = {"command": command, "input": text, "timeout": timeout}
-        self._port.sendall(json.dumps(request).encode() + b"\n")
+        self._ask(command=command, input=text, timeout=timeout)
 
-    def heard(self, timeout: float = 120) -> Done:
+    def heard(self, timeout: float = _COMMAND_LIMIT) -> Done:
         """Wait for the end of the command that was told first."""
         return Done(**self._answer(timeout))
 
-    def run(self, *command: str, text: str = "", timeout: float = 120) -> Done:
+    def run(self, *command: str, text: str = "", timeout: float = _COMMAND_LIMIT) -> Done:
         """Run a command in it.
 
         :param text: what it reads on standard input.
@@ -259,13 +321,21 @@ class SmallVm:
         self.tell(*command, text=text, timeout=timeout)
         return self.heard(timeout + 60)
 
-    def output(self, *command: str, text: str = "", timeout: float = 120) -> str:
+    def call_agent(self, method: str, parameters: dict[str, object], timeout: float) -> Done:
+        """Call a method of the agent in it.
+
+        :return: what `scalarizr call --json` would end with, print, and say of an error.
+        """
+        self._ask(method=method, parameters=parameters, timeout=timeout)
+        return self.heard(timeout + 60)
+
+    def output(self, *command: str, text: str = "", timeout: float = _COMMAND_LIMIT) -> str:
         """Run a command that succeeds; gives what it prints."""
         done = self.run(*command, text=text, timeout=timeout)
         assert done.status == 0, f"{' '.join(command)}: {done}"
         return done.output.strip()
 
-    def shell(self, script: str, timeout: float = 120) -> str:
+    def shell(self, script: str, timeout: float = _COMMAND_LIMIT) -> str:
         """Run a shell script that succeeds; gives what it prints."""
         return self.output("sh", "-eu", text=script, timeout=timeout)
 
@@ -296,6 +366,10 @@ class SmallVm:
         """Give how much it printed on its console until now."""
         return self.console.stat().st_size if self.console.exists() else 0
 
+    def _ask(self, **request: object) -> None:
+        assert self._port is not None, "it is switched off"
+        self._port.sendall(json.dumps(request).encode() + b"\n")
+
     def _answer(self, timeout: float) -> dict[str, Any]:
         assert self._port is not None and self._qemu is not None, "it is switched off"
         deadline = time.monotonic() + timeout
@@ -317,9 +391,11 @@ class SmallVm:
 
 
 @contextlib.contextmanager
-def small_vm(image: Image, directory: Path, disks: Sequence[int] = ()) -> Iterator[SmallVm]:
+def small_vm(
+    image: Image, directory: Path, disks: Sequence[int] = (), without: Sequence[str] = ()
+) -> Iterator[SmallVm]:
     """Give a virtual machine that runs; at the end it is switched off, and its disks are thrown away."""
-    machine = SmallVm(image, directory, disks)
+    machine = SmallVm(image, directory, disks, without)
     try:
         machine.boot()
         yield machine

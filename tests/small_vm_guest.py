@@ -1,7 +1,9 @@
 """Runs in the small virtual machine, as a unit of its own: does what the test tells it over a port of the machine.
 
 A request is a line of JSON, `{"command": [...], "input": text, "timeout": seconds}`, and so is its answer,
-`{"status": number, "output": text, "errors": text}`. Beyond that the first line of each boot is `{"boot": id}`.
+`{"status": number, "output": text, "errors": text}`. `{"method": name, "parameters": {...}, "timeout": seconds}` calls
+the agent, and is answered as `scalarizr call --json` would: to start that each time takes an emulated processor long.
+Beyond that the first line of each boot is `{"boot": id}`.
 """
 
 import json
@@ -9,24 +11,44 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
+
+from scalarizr.cli.target import ANSWERED_WITH_ERROR, UNREACHABLE, explained
+from scalarizr.client import AgentError, Client, ClientError, Operation
 
 PORT = Path("/dev/virtio-ports/test.commands")
+KEY = Path("/etc/scalr/private.d/keys/default")
 
 
-def answer(request: dict[str, object]) -> dict[str, object]:
+def ran(request: dict[str, Any]) -> tuple[int, bytes, bytes]:
     try:
         done = subprocess.run(
-            request["command"],  # type: ignore[call-overload]
+            request["command"],
             input=str(request["input"]).encode(),
             capture_output=True,
             timeout=request["timeout"],
             cwd="/",
         )
-        status, output, errors = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired as late:
-        status, output, errors = -1, late.stdout or b"", (late.stderr or b"") + b"\n(it did not end in time)"
+        return -1, late.stdout or b"", (late.stderr or b"") + b"\n(it did not end in time)"
     except OSError as failure:
-        status, output, errors = 127, b"", str(failure).encode()
+        return 127, b"", str(failure).encode()
+    return done.returncode, done.stdout, done.stderr
+
+
+def called(request: dict[str, Any]) -> tuple[int, bytes, bytes]:
+    try:
+        with Client("http://127.0.0.1:8010", key_file=KEY, timeout=request["timeout"]) as client:
+            result = client.call(request["method"], **request["parameters"])
+    except AgentError as error:
+        return ANSWERED_WITH_ERROR, b"", explained(error).encode()
+    except ClientError as error:
+        return UNREACHABLE, b"", str(error).encode()
+    return 0, json.dumps(result.id if isinstance(result, Operation) else result).encode(), b""
+
+
+def answer(request: dict[str, Any]) -> dict[str, object]:
+    status, output, errors = called(request) if "method" in request else ran(request)
     return {
         "status": status,
         "output": output.decode("utf-8", "replace"),
