@@ -3,7 +3,6 @@
 import base64
 import os
 import pwd
-import re
 import shutil
 import subprocess
 import tempfile
@@ -114,7 +113,9 @@ def test_a_script_gets_a_clean_place_to_run_in(client: Client) -> None:
     )
     lines = out.splitlines()
     assert result["return_code"] == 0
-    assert re.fullmatch(r"SigBlk:\s0{16}\nSigIgn:\s0{16}\n", err), "every signal does what a program expects"
+    blocked, ignored = (int(line.split()[1], 16) for line in err.splitlines())
+    # Signals 32 and 33 are the C library's own (signal(7)): no program can set them, and each inherits what there was.
+    assert (blocked, ignored & ~(3 << 31)) == (0, 0), "every signal does what a program expects"
     assert lines[:3] == [os.path.realpath(mine.pw_dir), "0022", "4"], "0, 1, 2, and that of ls itself"
     assert set(lines[3:-1]) - {"TZ"} == {
         "HOME",
