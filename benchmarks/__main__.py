@@ -12,7 +12,7 @@ from benchmarks.databases import databases
 from benchmarks.load import Measured, ask_once, messages, send
 from benchmarks.salt import salt
 from benchmarks.storage import storage
-from benchmarks.subjects import cpu_seconds, free_port, installation, proportional_size, running, wake_ups
+from benchmarks.subjects import compiled, cpu_seconds, free_port, installation, proportional_size, running, wake_ups
 from benchmarks.web_servers import apache, nginx
 from scalarizr.client import Client
 
@@ -177,9 +177,10 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
 def main() -> None:
     chosen = sys.argv[1:] or ["start", "idle", "memory", "throughput"]
     print("| figure | here | beside | ratio |\n| --- | --- | --- | --- |")
-    for name in chosen:
-        for row in BENCHMARKS[name]():
-            print("| " + " | ".join(row) + " |", flush=True)
+    with compiled():
+        for name in chosen:
+            for row in BENCHMARKS[name]():
+                print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,27 +25,10 @@ def storage() -> list[Row]:
 def _agent(images: Path) -> Iterator[Client]:
     with (
         installation(f'[storage]\nloop_dir = "{images}"\n') as place,
-        _compiled(),
         running(place.start(), place.port),
         Client(f"http://127.0.0.1:{place.port}", key_file=place.key_file, timeout=600) as client,
     ):
         yield client
-
-
-@contextmanager
-def _compiled() -> Iterator[None]:
-    """Let what is started keep its byte code, as installers write it; a checkout may be told to keep none.
-
-    The agent's first worker writes it, in a directory of its own, and those that are measured find it.
-    """
-    before = {name: os.environ.pop(name, None) for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")}
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["PYTHONPYCACHEPREFIX"] = cache
-        try:
-            yield
-        finally:
-            del os.environ["PYTHONPYCACHEPREFIX"]
-            os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _creation() -> list[Row]:

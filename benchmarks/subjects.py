@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from scalarizr.client import AgentError, Client
 from scalarizr.envelope.key import ServerKey, make_key_text
 
 
@@ -70,6 +71,30 @@ def running(process: "subprocess.Popen[bytes]", port: int) -> Iterator["subproce
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextlib.contextmanager
+def compiled() -> Iterator[None]:
+    """Let what is started keep its byte code, as installers write it; a checkout may be told to keep none.
+
+    It is written once, into a directory of its own, by an agent that is asked for all that is measured.
+    """
+    before = {name: os.environ.pop(name, None) for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["PYTHONPYCACHEPREFIX"] = cache
+        try:
+            with (
+                installation() as place,
+                running(place.start(), place.port),
+                Client(f"http://127.0.0.1:{place.port}", key_file=place.key_file) as client,
+            ):
+                client.call("rpc.discover")
+                with contextlib.suppress(AgentError):
+                    client.call("system.nothing")
+            yield
+        finally:
+            del os.environ["PYTHONPYCACHEPREFIX"]
+            os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def proportional_size(pid: int) -> float:

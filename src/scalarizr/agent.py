@@ -154,7 +154,8 @@ class Agent:
             await self._show_figures(for_figures)
         self._books.started(__version__)
         loop.call_later(_HEAD_TOLD_EVERY, self._tell_head)
-        self._executor.submit(self._prune_script_logs)
+        if self.settings.paths.scripting_logs.is_dir():
+            self._executor.submit(self._prune_script_logs)
         if (self.settings.paths.state / "firewall.json").exists():
             self._executor.submit(self._settle_ports)
         if (self.settings.paths.state / "mongodb" / "monitoring.json").exists():
@@ -202,11 +203,10 @@ class Agent:
         asyncio.get_running_loop().call_later(_HEAD_TOLD_EVERY, self._tell_head)
 
     def _prune_script_logs(self) -> None:
-        directory, settings = self.settings.paths.scripting_logs, self.settings.system
-        if directory.is_dir():
-            from scalarizr.system.script_logs import prune
+        from scalarizr.system.script_logs import prune
 
-            prune(directory, settings.script_logs_keep, settings.script_logs_size)
+        settings = self.settings.system
+        prune(self.settings.paths.scripting_logs, settings.script_logs_keep, settings.script_logs_size)
 
     def reload(self) -> None:
         """Read keys and settings again: put in force what can change, and say what needs a restart.

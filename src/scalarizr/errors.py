@@ -4,7 +4,7 @@ Domain code raises these, once, where the fact is known; `rpc` turns them into J
 the class (WIRE.md, "JSON-RPC"): programs read the code, people the message.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 UNCHANGED = "Nothing was changed."
 Fact = str | int | float | bool | None | list["Fact"] | dict[str, "Fact"]
@@ -121,3 +121,13 @@ class NotConfigured(ScalarizrError):
     """A setting is missing without which this cannot be done; the message names it."""
 
     code = -32019
+
+
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Give the known name that was perhaps meant by one that is none; None where no one is near.
+
+    :param likeness: how alike they must be, 0 to 1.
+    """
+    import difflib  # which an agent whose callers make no mistake never needs
+
+    return next(iter(difflib.get_close_matches(name[:100], list(known), 1, likeness)), None)

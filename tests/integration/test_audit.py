@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from running_agent import RunningAgent
-from scalarizr.audit.chain import files_of, verify
+from scalarizr.audit.chain import files_of
+from scalarizr.audit.verification import verify
 from scalarizr.client import AgentError
 
 MakeAgent = Callable[..., RunningAgent]

@@ -2,8 +2,8 @@
 
 import contextlib
 import logging
-import logging.handlers
 import os
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from scalarizr.audit.chain import BEGINNING, Link, chained, files_of, hash_of, l
 AUDIT_LOG = "scalarizr_audit.log"
 _LONGEST_LINE = 4 * 2**20
 _SYSLOG = "/dev/log"
+# Facility authpriv (10), severity informational (6): RFC 3164, section 4.1.1.
+_AUTHPRIV_INFO = 10 * 8 + 6
 
 
 class AuditLog:
@@ -69,16 +71,11 @@ class AuditLog:
 
     def tell_syslog(self) -> None:
         """Send the chain's end to syslog, out of reach of who alters the file. Without syslog it is only logged."""
-        text = f"scalarizr audit n={self.end.n} head={self.end.head}"
+        text = f"scalarizr: audit n={self.end.n} head={self.end.head}"
         self._log.info("audit n=%d head=%s", self.end.n, self.end.head)
-        try:
-            handler = logging.handlers.SysLogHandler(self._syslog, logging.handlers.SysLogHandler.LOG_AUTHPRIV)
-        except OSError:
-            return  # no syslog runs here
-        try:
-            handler.emit(logging.LogRecord("scalarizr", logging.INFO, "", 0, text, None, None))
-        finally:
-            handler.close()
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+            datagrams.setblocking(False)  # where no syslog runs, or none that listens, there is nobody to wait for
+            datagrams.sendto(f"<{_AUTHPRIV_INFO}>{text}".encode(), self._syslog)
 
     def close(self) -> None:
         """Make all durable, and close."""

@@ -10,8 +10,9 @@ from typing import Any
 import click
 import msgspec
 
-from scalarizr.audit.chain import BEGINNING, Verification, files_of, verify
+from scalarizr.audit.chain import BEGINNING, files_of
 from scalarizr.audit.log import AUDIT_LOG, head_file_of, read_head
+from scalarizr.audit.verification import Verification, verify
 from scalarizr.cli.output import colours, for_people, moment, print_json
 from scalarizr.cli.target import USAGE, etc_option
 from scalarizr.settings.load import BadSettings, load_settings

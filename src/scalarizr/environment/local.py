@@ -3,7 +3,6 @@
 Each is read when it is asked for, and again when it changed. A mistake in one is told with file, line and key.
 """
 
-import difflib
 import os
 import re
 import threading
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from scalarizr.environment.source import Certificate, Metric, Role, Server, VirtualHost
-from scalarizr.errors import InvalidParameter, NotFound, OutsideFailure
+from scalarizr.errors import InvalidParameter, NotFound, OutsideFailure, nearest
 from scalarizr.secret import Secret
 
 _LARGEST = 1 << 20
@@ -255,8 +254,8 @@ def _checked(
     for key, value in table.items():
         where = line if inline else _line_of_key(text, key, after=line) or line
         if key not in kinds:
-            close = difflib.get_close_matches(key, kinds, 1)
-            expected = f"{close[0]}, perhaps" if close else "one of " + ", ".join(kinds)
+            close = nearest(key, kinds)
+            expected = f"{close}, perhaps" if close else "one of " + ", ".join(kinds)
             raise _mistake(path, where, key, "an unknown key", expected)
         try:
             msgspec.convert(value, kinds[key])

@@ -1,6 +1,5 @@
 """Finding methods: namespaces are imported when first asked for, their methods derived from what they declare."""
 
-import difflib
 import importlib
 import inspect
 import typing
@@ -9,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from scalarizr.errors import InvalidParameter
+from scalarizr.errors import InvalidParameter, nearest
 from scalarizr.rpc.call import MethodNotFound, NamespaceNotFound
 from scalarizr.rpc.method import Declaration, declaration_of
 from scalarizr.rpc.rights import FULL_RIGHTS, Rights, refusal
@@ -93,9 +92,9 @@ class Method(msgspec.Struct, frozen=True):
 
 
 def _nearest(unknown: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(unknown[:100], names, 1)
+    close = nearest(unknown, names)
     if close:
-        return f"{close[0]}, perhaps"
+        return f"{close}, perhaps"
     return "one of " + ", ".join(names) if names else "none"
 
 
@@ -165,8 +164,7 @@ class Registry:
         found = methods.get(short)
         if found is None:
             allowed = [one for one, method in methods.items() if rights.allow(method)]
-            close = difflib.get_close_matches(short[:100], allowed, 1, cutoff=0.5)
-            raise MethodNotFound(short[:100], close[0] if close else None)
+            raise MethodNotFound(short[:100], nearest(short, allowed, 0.5))
         if not (rights.unlimited or rights.allow(found)):
             raise refusal(found.name)
         return found
@@ -189,7 +187,7 @@ class Registry:
     def _nearest_anywhere(self, name: str, rights: Rights) -> str | None:
         known = [method.name for method in self.allowed(rights)]
         same = [full for full in known if full.partition(".")[2] == name]
-        return next(iter(same or difflib.get_close_matches(name[:100], known, 1)), None)
+        return same[0] if same else nearest(name, known)
 
     def _load(self, namespace: str, path: str) -> dict[str, Method]:
         module, _, class_name = path.partition(":")

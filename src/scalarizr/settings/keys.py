@@ -4,7 +4,6 @@ The keys themselves lie in `private.d/keys`. A file there is a key only where it
 is `default`, which may do everything unless a section says otherwise.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -12,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from scalarizr.errors import nearest
 from scalarizr.settings.key_id import DEFAULT, EXPECTED, is_key_id
 from scalarizr.settings.key_rules import EVERYTHING, FILE_NAME, READ_ONLY, KeyRules
 from scalarizr.settings.load import BadSettings, hint, line_of, read_toml
@@ -106,8 +106,8 @@ class _Section:
             )
         namespace = self._aliases.get(match[1], match[1])
         if namespace not in self._namespaces:
-            close = difflib.get_close_matches(match[1], [*self._namespaces, *self._aliases], 1)
-            there = f"{close[0]}, perhaps" if close else f"one of {', '.join(self._namespaces)}"
+            close = nearest(match[1], [*self._namespaces, *self._aliases])
+            there = f"{close}, perhaps" if close else f"one of {', '.join(self._namespaces)}"
             raise self._bad(name, pattern, f"a namespace that there is: {there}")
         return f"{namespace}.{match[2]}"
 

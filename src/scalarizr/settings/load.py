@@ -1,6 +1,5 @@
 """Reading `<etc>/scalarizr.toml`: every mistake is told with file, line, key and what was expected."""
 
-import difflib
 import os
 import re
 import tomllib
@@ -10,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from scalarizr.errors import nearest
 from scalarizr.settings.address import BadAddress, read_address
 from scalarizr.settings.model import Paths, Section, Settings
 from scalarizr.settings.quantities import Seconds, Size
@@ -195,8 +195,8 @@ _PROBLEMS: dict[tuple[str, str], Any] = {
 
 def hint(name: str, known: list[str]) -> str:
     """Name what was perhaps meant, else what there is."""
-    close = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+    close = nearest(name, known)
+    return f"did you mean {close}?" if close else f"there are {', '.join(known)}."
 
 
 def line_of(text: str, section: str, key: str | None) -> int:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scalarizr.audit.chain import BEGINNING, Link, Verification, files_of, hash_of, line_of, verify
+from scalarizr.audit.chain import BEGINNING, Link, files_of, hash_of, line_of
+from scalarizr.audit.verification import Verification, verify
 
 _NOTHING = Link()
 

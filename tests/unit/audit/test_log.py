@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from scalarizr.audit.chain import files_of, verify
+from scalarizr.audit.chain import files_of
 from scalarizr.audit.log import AuditLog, read_head
+from scalarizr.audit.verification import verify
 
 
 class Said(logging.Handler):
@@ -145,7 +146,7 @@ def test_the_head_goes_to_syslog(tmp_path: Path) -> None:
         log.record({"number": 1})
         log.tell_syslog()
         log.close()
-        assert f"scalarizr audit n=1 head={log.end.head}".encode() in syslog.recv(4096)
+        assert f"<86>scalarizr: audit n=1 head={log.end.head}".encode() in syslog.recv(4096)
 
 
 def test_without_syslog_the_head_is_only_logged(tmp_path: Path, said: Said) -> None:
