@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 import zlib
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ from scalarizr.changes.journal import Journal, PlannedFile, Record
 from scalarizr.changes.switch import Switch
 from scalarizr.errors import Busy
 from scalarizr.host.files import write_file
+
+_COMES_WITHIN = 1.0
 
 
 class Prepared:
@@ -41,16 +44,20 @@ class Prepared:
         self._written: dict[str, Path] = {}
         self._formed: Record | None = None
         self._is_taken = False
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Prepared":
+        return self
+
+    def start(self) -> None:
+        """Begin to write: within the block, so that whatever a cancellation cuts off goes at its end."""
         self._thread = threading.Thread(target=self._prepare, name="prepare-change")
         self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.join()
+        self._await_thread()
         for place in self._written.values():
             with contextlib.suppress(OSError):
                 os.unlink(place)
@@ -61,7 +68,7 @@ class Prepared:
 
     def formed(self) -> Record | None:
         """Wait for what is being written; give the record as it stands beside the journal, None where it does not."""
-        self._thread.join()
+        self._await_thread()
         return self._formed
 
     def taken(self) -> None:
@@ -85,6 +92,18 @@ class Prepared:
         except FileNotFoundError:
             return False
         return True
+
+    def _await_thread(self) -> None:
+        """Wait for the thread; one whose start was cut off may still come, or never."""
+        if self._thread is None:
+            return
+        deadline = time.monotonic() + _COMES_WITHIN
+        while time.monotonic() < deadline:
+            try:
+                self._thread.join()
+                return
+            except RuntimeError:  # it has not begun
+                time.sleep(0.001)
 
     def _prepare(self) -> None:
         with contextlib.suppress(OSError, Busy):

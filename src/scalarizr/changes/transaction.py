@@ -186,6 +186,7 @@ class Transaction:
             return self._change(record, files, switch, effect, None)
         # What the change needs is written while the program checks.
         with Prepared(self._journal, record, files, switch) as prepared:
+            prepared.start()
             validate(files)
             return self._change(record, files, switch, effect, prepared)
 

@@ -34,6 +34,7 @@ class Running:
         self._deferred = 0
         self._cancel_waits = False
         self._ended = False
+        self._canceled = False
 
     def log(self, text: str) -> None:
         """Add a line to the operation's log."""
@@ -91,15 +92,20 @@ class Running:
             self._deferred -= 1
         if self._cancel_waits and not self._deferred and not self._ended:
             self._cancel_waits = False
+            self._canceled = True
             raise Canceled
 
     def cancel(self) -> None:
-        """Raise `Canceled` here, or at the end of an uninterrupted block: for the signal's handler."""
-        if self._ended:
+        """Raise `Canceled` here, or at the end of an uninterrupted block: for the signal's handler.
+
+        Once: whoever asks again does not cut off the cleaning up.
+        """
+        if self._ended or self._canceled:
             return
         if self._deferred:
             self._cancel_waits = True
         else:
+            self._canceled = True
             raise Canceled
 
     def end(self) -> None:
