@@ -8,6 +8,7 @@ the journal takes it.
 import contextlib
 import hashlib
 import os
+import queue
 import threading
 import time
 import zlib
@@ -20,6 +21,7 @@ from scalarizr.errors import Busy
 from scalarizr.host.files import write_file
 
 _COMES_WITHIN = 1.0
+_LOOK_AGAIN = 0.05
 
 
 class Prepared:
@@ -44,15 +46,18 @@ class Prepared:
         self._written: dict[str, Path] = {}
         self._formed: Record | None = None
         self._is_taken = False
-        self._thread: threading.Thread | None = None
+        self._is_wanted = False
+        self._has_begun = False
+        self._has_ended = False
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def __enter__(self) -> "Prepared":
         return self
 
     def start(self) -> None:
         """Begin to write: within the block, so that whatever a cancellation cuts off goes at its end."""
-        self._thread = threading.Thread(target=self._prepare, name="prepare-change")
-        self._thread.start()
+        self._is_wanted = True
+        threading.Thread(target=self._prepare, name="prepare-change").start()
 
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
@@ -94,23 +99,30 @@ class Prepared:
         return True
 
     def _await_thread(self) -> None:
-        """Wait for the thread; one whose start was cut off may still come, or never."""
-        if self._thread is None:
-            return
+        """Wait for the thread; one whose start was cut off may still come, or never.
+
+        `Thread.join` would not do: when a cancellation cuts it off, Python takes the thread for ended from then on, and
+        whoever waits again, to clean up behind it, does not wait (bpo-45274, until 3.13).
+        """
         deadline = time.monotonic() + _COMES_WITHIN
-        while time.monotonic() < deadline:
-            try:
-                self._thread.join()
-                return
-            except RuntimeError:  # it has not begun
-                time.sleep(0.001)
+        while (self._is_wanted or self._has_begun) and not self._has_ended:
+            if time.monotonic() >= deadline:
+                self._is_wanted = False
+            with contextlib.suppress(queue.Empty):
+                self._bell.get(timeout=_LOOK_AGAIN)
 
     def _prepare(self) -> None:
-        with contextlib.suppress(OSError, Busy):
-            self._journal.make_directories()
-            self._write_objects()
-            self._formed = self._journal.form(self._record, self._files, self)
-            self._switch.prepare()
+        self._has_begun = True
+        try:
+            if self._is_wanted:
+                with contextlib.suppress(OSError, Busy):
+                    self._journal.make_directories()
+                    self._write_objects()
+                    self._formed = self._journal.form(self._record, self._files, self)
+                    self._switch.prepare()
+        finally:
+            self._has_ended = True
+            self._bell.put(None)
 
     def _write_objects(self) -> None:
         for content in (state.content for file in self._files for state in (file.new, file.old)):
