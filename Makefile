@@ -28,7 +28,8 @@ test: $(VENV)/test.done ## install what the tests need, and run them all
 	@sh tests/install-servers.sh
 	@sh tests/install-ferretdb.sh
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile
+	@rm -rf .pytest_cache
+	@$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile || $(BIN)/python tests/again_alone.py
 
 test-fast: $(VENV)/test.done ## unit tests alone, under a minute
 	@$(BIN)/python -m pytest -q tests/unit
