@@ -1,4 +1,4 @@
-"""Run again, alone, the few tests that failed while others kept the processors busy: `make test` does, as its last word.
+"""Run again, alone, the few tests that failed while others kept the processors busy: the last word of `make test`.
 
 Real servers on two processors now and then take longer than a test may wait. What fails for that passes when it has the
 machine to itself, twice; what is broken does not. The first failure stays in the output, to be mended all the same.
