@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-long check format docs bench deb lock clean
+.PHONY: help run test test-fast test-long check format docs bench fuzz dist deb audit lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,7 @@ test-long: $(VENV)/test.done ## what takes longer: hundreds of kills, soaks
 	@sh tests/install-ferretdb.sh
 	@sh tests/install-vm.sh
 	@$(BIN)/python -m pytest -q --override-ini timeout=3600
+	@$(MAKE) --no-print-directory fuzz
 
 check: $(VENV)/test.done ## formatting, lint, types, layers
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'" >&2; exit 1; }
@@ -57,13 +58,43 @@ docs: $(VENV)/test.done ## build the documentation into docs/_build
 bench: $(VENV)/test.done ## measure, and print the table that docs/performance.md holds
 	@$(BIN)/python -m benchmarks
 
+RUNS := 1000000
+FUZZ_SECONDS := 300
+FUZZ := .fuzz-venv
+
+$(FUZZ)/fuzz.done: requirements/run.lock fuzz/requirements.txt
+	@echo "Making $(FUZZ) and installing what fuzzing needs …"
+	@test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
+	@$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.lock -r fuzz/requirements.txt
+	@touch $@
+
+fuzz: $(FUZZ)/fuzz.done ## look for inputs that break a promise (RUNS=10000000 FUZZ_SECONDS=14400 for more)
+	@PYTHONPATH=src:. PYTHONDONTWRITEBYTECODE=1 $(FUZZ)/bin/python -m fuzz.run --runs $(RUNS) --seconds $(FUZZ_SECONDS)
+
+dist: $(VENV)/test.done ## build the wheel and the source archive into dist
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(BIN)/hatchling build
+
 deb: $(VENV)/test.done ## build the Debian package into dist
 	@sh packaging/deb/build.sh
 
+audit: $(VENV)/test.done ## look for known vulnerabilities of what is installed on servers
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements/run.lock
+	@for extra in $(EXTRAS); do $(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements/extra-$$extra.lock || exit 1; done
+
+# What the Debian package leaves out (docs/package.md): Debian's libpq5 is in the place of psycopg-binary, and nothing that
+# the agent does loads the others.
+LEFT_OUT := dnspython markdown-it-py mdurl psycopg-binary pycparser pygments tzdata
+EXTRAS := cloudstack ec2 gce openstack
+COMPILE := uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header
+
 lock: $(VENV)/test.done ## pin the dependencies anew (needs uv)
-	@uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header --group build -o requirements/run.lock
-	@uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header -c requirements/run.lock -o requirements/package.lock
-	@uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --universal --no-header --all-extras --group build --group test --group check --group docs --group bench -c requirements/run.lock -o requirements/test.lock
+	@$(COMPILE) --group build -o requirements/run.lock
+	@$(COMPILE) $(addprefix --no-emit-package ,$(LEFT_OUT)) -c requirements/run.lock -o requirements/package.lock
+	@$(COMPILE) --all-extras --group build --group test --group check --group docs --group bench --group supply -c requirements/run.lock -o requirements/test.lock
+	@for extra in $(EXTRAS); do \
+	    $(COMPILE) --extra $$extra $(addprefix --no-emit-package ,$(LEFT_OUT)) -c requirements/test.lock \
+	        $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' requirements/package.lock) -o requirements/extra-$$extra.lock || exit 1; \
+	done
 
 clean: ## remove what was made here
-	@rm -rf $(VENV) build dist docs/_build
+	@rm -rf $(VENV) $(FUZZ) build dist docs/_build

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [start|idle|memory|throughput|nginx|apache|storage|databases|soak|salt …]` prints a table."""
+"""`python -m benchmarks [start|idle|memory|throughput|nginx|apache|storage|databases|soak|load|salt …]` prints a table."""
 
 import signal
 import statistics
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.crowded import load
 from benchmarks.databases import databases
 from benchmarks.load import Measured, ask_once, messages, send
 from benchmarks.salt import salt
@@ -170,6 +171,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "storage": storage,
     "databases": databases,
     "soak": soak,
+    "load": load,
     "salt": salt,
 }
 

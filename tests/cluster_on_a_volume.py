@@ -1,7 +1,6 @@
 """A real cluster on a loop volume of an agent's own, mounted, for tests that run as root."""
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from private_postgresql import PrivateCluster
+from private_storage import let_go_below
 from running_agent import RunningAgent
 from scalarizr.client import Client
 
@@ -56,15 +56,7 @@ class Setup:
         self.cluster.close()
         self.api.close()
         self.agent.stop()
-        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
-            place = line.split(" ")[1]
-            if place.startswith(f"{self.directory}/"):
-                subprocess.run(["umount", "--lazy", place], check=False)
-        listed = subprocess.run(["losetup", "-n", "-O", "NAME,BACK-FILE", "--list"], capture_output=True, text=True)
-        for line in listed.stdout.splitlines():
-            device, _, image = line.strip().partition(" ")
-            if image.strip().startswith(f"{self.directory}/"):
-                subprocess.run(["losetup", "--detach", device], check=False)
+        let_go_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextmanager

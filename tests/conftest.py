@@ -3,14 +3,20 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from agent_with_nginx import AgentWithNginx
 from network_namespace import FirewallThere, Host
 from running_agent import RunningAgent
+
+if TYPE_CHECKING:
+    from moto_server import Hypervisor
 
 # How long an example takes says how busy the machine is, and proves nothing: its usual limit is 200 ms.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -45,6 +51,23 @@ def leave_out(items: list[pytest.Item], program: str) -> None:
 def agent(tmp_path: Path) -> Iterator[RunningAgent]:
     with RunningAgent(tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[AgentWithNginx]:
+    """An agent with an nginx of its own, both running."""
+    made = AgentWithNginx(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """A host whose ports for web servers are listened on; without any firewall."""
+    made = Host(tmp_path)
+    made.listen(80, 443, 8080, 8443)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -86,3 +109,21 @@ def make_trial_agent(tmp_path: Path) -> Iterator[Callable[[str], RunningAgent]]:
     for running in made:
         if running.process is not None:
             running.__exit__()
+
+
+@pytest.fixture(scope="module")
+def ec2(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Hypervisor]":
+    """An EC2 of moto's, whose volumes are loop devices."""
+    from moto_server import hypervisor_in
+
+    with hypervisor_in(tmp_path_factory.mktemp("ec2")) as made:
+        yield made
+
+
+@pytest.fixture
+def bodies() -> Iterator[Path]:
+    """Where scripts lie that came as text: below a directory that every account can get to, as pytest's own are not."""
+    place = Path(tempfile.mkdtemp(prefix="scripts-"))
+    place.chmod(0o711)
+    yield place / "bodies"
+    shutil.rmtree(place)

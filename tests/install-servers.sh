@@ -2,8 +2,8 @@
 # Installs the programs that the tests run, where this is Debian and we are root; says what is missing else.
 set -eu
 wanted="curl openssl nodejs php-cli tmux iproute2 util-linux nginx apache2 nftables iptables ufw strace patch
-xfsprogs btrfs-progs e2fsprogs fdisk postgresql postgresql-contrib prometheus"
-programs="curl openssl node php tmux ip unshare nginx apache2 nft iptables ufw strace patch mkfs.xfs mkfs.btrfs mkfs.ext4 sfdisk pg_ctlcluster prometheus"
+xfsprogs btrfs-progs e2fsprogs fdisk gcc libc6-dev postgresql postgresql-contrib prometheus"
+programs="curl openssl node php tmux ip unshare nginx apache2 nft iptables ufw strace patch mkfs.xfs mkfs.btrfs mkfs.ext4 sfdisk cc pg_ctlcluster prometheus"
 # Where systemd runs, installing firewalld would start it, and shut ports of this machine.
 if [ ! -d /run/systemd/system ]; then
     wanted="$wanted firewalld dbus"

@@ -57,15 +57,20 @@ class PrivateStorage:
         return sorted(os.listdir(self.images)) if self.images.exists() else []
 
     def clean_up(self) -> None:
-        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
-            place = line.split(" ")[1]
-            if place.startswith(f"{self.directory}/"):
-                subprocess.run(["umount", "--lazy", place], check=False)
-        listed = subprocess.run(["losetup", "-n", "-O", "NAME,BACK-FILE", "--list"], capture_output=True, text=True)
-        for line in listed.stdout.splitlines():
-            device, _, image = line.strip().partition(" ")
-            if image.strip().startswith(f"{self.directory}/"):
-                subprocess.run(["losetup", "--detach", device], check=False)
+        let_go_below(self.directory)
+
+
+def let_go_below(directory: Path) -> None:
+    """Unmount what is mounted below a directory, and detach the loop devices whose images are there."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        place = line.split(" ")[1]
+        if place.startswith(f"{directory}/"):
+            subprocess.run(["umount", "--lazy", place], check=False)
+    listed = subprocess.run(["losetup", "-n", "-O", "NAME,BACK-FILE", "--list"], capture_output=True, text=True)
+    for line in listed.stdout.splitlines():
+        device, _, image = line.strip().partition(" ")
+        if image.strip().startswith(f"{directory}/"):
+            subprocess.run(["losetup", "--detach", device], check=False)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from scalarizr.logs import close_log
 from scalarizr.platform_access import PlatformAccess, set_platform_access
 from scalarizr.storage.opening import open_storage
 from scalarizr.storage.storage import Storage
+from waiting import wait_for
+from worker_processes import worker_pid
 
 
 class ProviderStorage(PrivateStorage):
@@ -182,7 +184,7 @@ def adopt_after_kill(storage: ProviderStorage, call: str) -> None:
                 "storage.create", storage_config=wanted, async_=True, _platform_access_data=storage.access
             )
             assert reached.wait(120)
-            os.kill(worker_of(operation.id), signal.SIGKILL)
+            os.kill(worker_pid(operation.id), signal.SIGKILL)
             go_on.set()
             wait_for(lambda: operation.record().finished)
             assert operation.record().status == "failed"
@@ -210,22 +212,3 @@ def created_or_busy(here: Storage, wanted: dict[str, Any]) -> dict[str, Any] | N
 def client_has_in_progress(storage: ProviderStorage) -> bool:
     with storage.agent.client() as client:
         return bool(client.call("operation.has_in_progress"))
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
-
-
-def worker_of(operation: str) -> int:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if operation.encode() in words and b"scalarizr.worker" in words:
-                    return int(entry.name)
-    raise AssertionError("there is no worker")

@@ -71,6 +71,18 @@ class Bookkeeping:
     def message_refused(self, address: str, refusal: RefusedMessage) -> None:
         """Count a message of which no call was made; write at most one line a minute and address."""
         self.figures.count_refusal(refusal.reason)
+        self._refused_from(address, refusal.key, str(refusal))
+
+    def handshake_refused(self, address: str, reason: str, words: str) -> None:
+        """Count a handshake of TLS that failed; write of it as of a message that was refused.
+
+        :param reason: a word to count it by.
+        :param words: what it was.
+        """
+        self.figures.count_handshake(reason)
+        self._refused_from(address, "-", words)
+
+    def _refused_from(self, address: str, key: str, words: str) -> None:
         if self._audit is None:
             return
         now = time.time()
@@ -81,7 +93,7 @@ class Bookkeeping:
         self._refused[address] = (now, 0)
         if len(self._refused) > _ADDRESSES // 2:
             self._refused = {one: entry for one, entry in self._refused.items() if now - entry[0] < _GATHERED}
-        entry = {"event": "refused", "time": now, "address": address, "key": refusal.key, "words": str(refusal)}
+        entry = {"event": "refused", "time": now, "address": address, "key": key, "words": words}
         self._write({**entry, "since_the_last_line": count} if count else entry)
 
     def operation_ended(self, record: Record) -> None:
@@ -111,7 +123,8 @@ def _entry(end: CallEnd) -> dict[str, Any]:
 
 
 def _origin(caller: Caller) -> dict[str, Any]:
-    return {"key": caller.key, "address": caller.address, "envelope": caller.envelope}
+    origin = {"key": caller.key, "address": caller.address, "envelope": caller.envelope}
+    return {**origin, "certificate": caller.certificate} if caller.certificate else origin
 
 
 def _shown(arguments: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ Domain code raises these, once, where the fact is known; `rpc` turns them into J
 the class (WIRE.md, "JSON-RPC"): programs read the code, people the message.
 """
 
+import errno
 from collections.abc import Iterable, Mapping
 
 UNCHANGED = "Nothing was changed."
@@ -121,6 +122,24 @@ class NotConfigured(ScalarizrError):
     """A setting is missing without which this cannot be done; the message names it."""
 
     code = -32019
+
+
+# What a server may run out of, or a disk refuse, anywhere: no bug of the program's.
+_LACK = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+)
+
+
+def lack_of_resources(error: OSError) -> OutsideFailure | None:
+    """Give what a caller reads of an error of the system that crossed all layers; None where it is a bug."""
+    if error.errno not in _LACK:
+        return None
+    where = f" {error.filename}:" if error.filename else ""
+    return OutsideFailure(
+        f"The call was broken off:{where} {error.strerror}. Look at what came of it, and call again once that is "
+        "mended.",
+        {"reason": error.strerror},
+    )
 
 
 def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:

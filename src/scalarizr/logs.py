@@ -6,8 +6,6 @@ down; there is no global one.
 
 import contextlib
 import logging
-import os
-import stat
 import sys
 import time
 import traceback
@@ -15,6 +13,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 
+from scalarizr.appended_file import AppendedFile
 from scalarizr.secret import without
 from scalarizr.settings.model import Settings
 
@@ -78,28 +77,12 @@ class RotatedFile(logging.Handler):
     """
 
     def __init__(self, path: Path, level: int, max_size: int, keep: int, *, rotates: bool) -> None:
+        self._file = AppendedFile(path, keep)  # first: logging closes at the exit whatever it knows to be a handler
         super().__init__(level)
-        self._path = path
         self._max_size = max_size
-        self._keep = keep
         self._rotates = rotates
-        self._descriptor = -1
-        self._size = 0
         self._checked = 0.0
-        self._open()
-
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self._path, flags, 0o600)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise OSError(f"{self._path} is no regular file")
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = descriptor
-        self._size = status.st_size
-        self._identity = (status.st_dev, status.st_ino)
+        self._complained = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record. A log that cannot be written stops nothing."""
@@ -116,44 +99,20 @@ class RotatedFile(logging.Handler):
         try:
             if now - self._checked >= 1 or now < self._checked:
                 self._checked = now
-                self._follow()
-            os.write(self._descriptor, data)
-            self._size += len(data)
-            if self._rotates and self._size > self._max_size:
-                self._rotate()
+                self._file.follow()
+            self._file.append(data)
+            if self._rotates and self._file.size > self._max_size:
+                self._file.rotate()
+            self._complained = False
         except OSError as error:
-            self._complain(error)
-
-    def _complain(self, error: OSError) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"scalarizr: {self._path} cannot be written: {error.strerror}\n")
-
-    def _follow(self) -> None:
-        try:
-            status = os.stat(self._path)
-        except FileNotFoundError:
-            self._open()
-            return
-        if (status.st_dev, status.st_ino) != self._identity:
-            self._open()
-        else:
-            self._size = status.st_size
-
-    def _rotate(self) -> None:
-        for number in range(self._keep, 0, -1):
-            older = self._path.with_name(f"{self._path.name}.{number}")
-            newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(newer, older)
-        if self._keep == 0:
-            os.truncate(self._path, 0)
-        self._open()
+            if not self._complained:  # once until it can be written again: nobody's other log is to be filled with it
+                self._complained = True
+                with contextlib.suppress(OSError, ValueError):
+                    sys.stderr.write(f"scalarizr: {self._file.path} cannot be written: {error.strerror}\n")
 
     def close(self) -> None:
         """Close the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._file.close()
         super().close()
 
 

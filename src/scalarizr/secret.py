@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 MASK = "******"
+PASSWORD_LENGTH = 20
 
 
 class Secret:
@@ -41,6 +42,14 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled: hand it over on a pipe, by name")
+
+
+def new_password() -> Secret:
+    """Make a password: 20 letters and digits of the system's random source, 119 bits."""
+    from secrets import choice
+    from string import ascii_letters, digits
+
+    return Secret("".join(choice(ascii_letters + digits) for _ in range(PASSWORD_LENGTH)))
 
 
 def masked(value: Any) -> Any:

@@ -5,36 +5,20 @@ A step is a call that changes the file system; the program kills itself just bef
 
 import logging
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
 
-directory, limit, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-steps = 0
-counting = threading.Lock()
+from dying_at_a_step import WHATEVER_CHANGES_FILES, Steps
 
-
-def counted(function):  # type: ignore[no-untyped-def]
-    def call(*arguments, **options):  # type: ignore[no-untyped-def]
-        global steps
-        with counting:
-            steps += 1
-            if steps == limit:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-
-    return call
-
-
-for name in ("rename", "fsync", "unlink", "mkdir", "fchmod", "rmdir", "ftruncate", "symlink", "link"):
-    setattr(os, name, counted(getattr(os, name)))
-whole_write, whole_open = os.write, os.open
+directory, kind = Path(sys.argv[1]), sys.argv[3]
+steps = Steps(int(sys.argv[2]))
+steps.count_calls_of(*WHATEVER_CHANGES_FILES)
+whole_write = os.write
 
 
 def write_in_pieces(descriptor: int, data: bytes) -> int:
     """Write three bytes at a time, as a disk that is nearly full or a signal may make it."""
-    return counted(whole_write)(descriptor, bytes(data[:3]) if kind == "in-place" and len(data) < 64 else data)
+    return steps.counted(whole_write)(descriptor, bytes(data[:3]) if kind == "in-place" and len(data) < 64 else data)
 
 
 os.write = write_in_pieces  # type: ignore[assignment]
@@ -49,4 +33,4 @@ with changes.transaction("trial", "trial.change") as transaction:
     transaction.write(directory / "three", b"made\n")
     transaction.delete(directory / "four")
     transaction.apply(Effect(validate=lambda _files: "valid") if kind == "checked" else None)
-print(steps)
+print(steps.count)

@@ -6,45 +6,14 @@ just before it makes the N-th. It prints how many steps there were.
 """
 
 import json
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
 
-etc, limit, calls = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-steps = 0
-armed = False
-counting = threading.Lock()
+from dying_at_a_step import WHATEVER_CHANGES_FILES, Steps
 
-
-def counted(function):  # type: ignore[no-untyped-def]
-    def call(*arguments, **options):  # type: ignore[no-untyped-def]
-        global steps
-        if armed:
-            with counting:
-                steps += 1
-                if steps == limit:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-
-    return call
-
-
-for name in (
-    "rename",
-    "fsync",
-    "unlink",
-    "mkdir",
-    "fchmod",
-    "rmdir",
-    "ftruncate",
-    "symlink",
-    "link",
-    "write",
-    "fchown",
-):
-    setattr(os, name, counted(getattr(os, name)))
+etc, calls = Path(sys.argv[1]), json.loads(sys.argv[3])
+steps = Steps(int(sys.argv[2]), armed=False)
+steps.count_calls_of(*WHATEVER_CHANGES_FILES, "write", "fchown")
 
 from scalarizr.api.apache import ApacheAPI  # noqa: E402
 from scalarizr.api.nginx import NginxAPI  # noqa: E402
@@ -56,11 +25,11 @@ settings = load_settings(etc)
 parts = build_parts(etc, settings, open_log(settings, rotates=False), None)
 namespaces = {"nginx": NginxAPI(parts), "apache": ApacheAPI(parts)}
 print("ready", flush=True)
-armed = True
+steps.armed = True
 for method, arguments in calls:
     if method == "recover":
         parts.changes.recover()
     else:
         namespace, _dot, name = method.partition(".")
         getattr(namespaces[namespace], name)(**arguments)
-print(steps)
+print(steps.count)

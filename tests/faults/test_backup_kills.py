@@ -13,18 +13,11 @@ from private_postgresql import PrivateCluster
 from running_agent import RunningAgent
 from scalarizr.client import AgentError, Client, ClientError, Operation
 from scalarizr.host.processes import wait_until
+from worker_processes import worker_of
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql, pytest.mark.long]
 
 KILLS = 60
-
-
-def worker_of(operation: str) -> int | None:
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and operation.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
-                return int(entry.name)
-    return None
 
 
 def started(client: Client) -> Operation:

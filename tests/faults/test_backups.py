@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,12 @@ from private_postgresql import PrivateCluster, as_postgres, programs
 from private_s3 import PrivateS3, Way
 from running_agent import RunningAgent
 from scalarizr.client import AgentError, Client, Operation
+from waiting import wait_for
+from worker_processes import worker_pid
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
 MIB = 2**20
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +111,18 @@ def started(client: Client, **arguments: Any) -> Operation:
     return operation
 
 
+def give_it_time_for_locks(agent: RunningAgent, cluster: PrivateCluster, store: Path) -> None:
+    agent.stop()
+    agent.write_settings(f'{cluster.settings}[backup]\nstore = "file://{store}"\njobs = 1\nlock_timeout = 60\n')
+    agent.start()
+
+
+def await_its_wait_for_a_lock(operation: Operation) -> None:
+    wait_for(lambda: any("waits for a lock" in line for line in operation.record().logs))
+
+
 def ended(operation: Operation) -> Any:
-    return wait_for(lambda: (record := operation.record()).finished and record, 90)
+    return wait_for(lambda: (record := operation.record()).finished and record)
 
 
 def files(store: Path) -> list[Path]:
@@ -141,18 +142,6 @@ def dumpers(cluster: PrivateCluster) -> list[int]:
             if name in ("pg_dump", "pg_dumpall") and f"PGPORT={cluster.port}\0".encode() in environment:
                 found.append(int(entry.name))
     return found
-
-
-def worker_pid(operation: Operation) -> int:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if operation.id.encode() in words and b"scalarizr.worker" in words:
-                return int(entry.name)
-    raise AssertionError("there is no worker")
 
 
 def test_a_lock_that_blocks_is_reported_with_who_holds_it(
@@ -176,15 +165,13 @@ def test_databases_that_are_dropped_and_renamed_meanwhile(
     for name in ("gone", "before"):
         cluster.psql(f"CREATE DATABASE {name}")
     try:
-        agent.stop()
         store = tmp_path / "store"
-        agent.write_settings(f'{cluster.settings}[backup]\nstore = "file://{store}"\njobs = 1\nlock_timeout = 60\n')
-        agent.start()
+        give_it_time_for_locks(agent, cluster, store)
         with agent.client(timeout=100) as client:
             # The largest comes first: while it is waited for, the others are not begun.
             with Session(cluster, "large", "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
                 operation = started(client)
-                wait_for(lambda: any("waits for a lock" in line for line in operation.record().logs))
+                await_its_wait_for_a_lock(operation)
                 cluster.psql("DROP DATABASE gone")
                 cluster.psql("ALTER DATABASE before RENAME TO after")
             record = ended(operation)
@@ -213,14 +200,12 @@ def test_databases_that_swap_their_names_are_not_taken_for_each_other(
         cluster.psql(f"CREATE DATABASE {name}")
         cluster.psql(f"CREATE TABLE made_in_{name} (n int)", name)
     try:
-        agent.stop()
         store = tmp_path / "store"
-        agent.write_settings(f'{cluster.settings}[backup]\nstore = "file://{store}"\njobs = 1\nlock_timeout = 60\n')
-        agent.start()
+        give_it_time_for_locks(agent, cluster, store)
         with agent.client(timeout=100) as client:
             with Session(cluster, "large", "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
                 operation = started(client)
-                wait_for(lambda: any("waits for a lock" in line for line in operation.record().logs))
+                await_its_wait_for_a_lock(operation)
                 for old, new in (("blue", "aside"), ("green", "blue"), ("aside", "green")):
                     cluster.psql(f"ALTER DATABASE {old} RENAME TO {new}")
             record = ended(operation)
@@ -239,7 +224,7 @@ def test_a_server_that_crashes_fails_it_and_nothing_is_left(tmp_path: Path) -> N
         with RunningAgent(tmp_path / "agent", settings) as agent, agent.client(timeout=100) as client:
             holder = Session(own, "postgres", "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
             operation = started(client)
-            wait_for(lambda: any("waits for a lock" in line for line in operation.record().logs))
+            await_its_wait_for_a_lock(operation)
             own.kill()
             holder.close()
             record = ended(operation)
@@ -254,7 +239,7 @@ def test_a_cancelled_one_leaves_nothing(agent: RunningAgent, cluster: PrivateClu
     agent.start()
     with agent.client(timeout=100) as client, Session(cluster, "large", "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
         operation = started(client)
-        wait_for(lambda: any("waits for a lock" in line for line in operation.record().logs))
+        await_its_wait_for_a_lock(operation)
         assert files(tmp_path / "store")
         with pytest.raises(AgentError, match="at work") as caught:
             client.postgresql.create_backup(async_=False)
@@ -304,7 +289,7 @@ def test_a_killed_worker_leaves_nothing(
     with Session(cluster, "large", "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
         with agent.client(timeout=100) as client:
             operation = started(client)
-            wait_for(lambda: any("waits for a lock" in line for line in operation.record().logs))
+            await_its_wait_for_a_lock(operation)
             wait_for(lambda: len(files(tmp_path / "store")) >= 3)
             worker = worker_pid(operation)
         if agent_too:
@@ -420,7 +405,7 @@ def test_while_one_is_made_none_is_deleted(agent: RunningAgent, cluster: Private
         manifest = client.postgresql.create_backup(async_=False)["manifest"]
         with Session(cluster, "large", "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE"):
             operation = started(client)
-            wait_for(lambda: any("waits for a lock" in line for line in operation.record().logs))
+            await_its_wait_for_a_lock(operation)
             # It waits, and goes on once the backup, which gives up its lock, has ended.
             client.postgresql.delete_backup(manifest=manifest)
             assert operation.record().finished
@@ -436,7 +421,7 @@ def test_the_dumps_run_as_the_clusters_account(cluster: PrivateCluster, agent: R
         agent.start()
         with agent.client(timeout=100) as client:
             operation = started(client)
-            wait_for(lambda: any("waits for a lock" in line for line in operation.record().logs))
+            await_its_wait_for_a_lock(operation)
             pid = next(pid for pid in dumpers(cluster) if Path(f"/proc/{pid}/comm").read_text() == "pg_dump\n")
             status = Path(f"/proc/{pid}/status").read_text()
             account = as_postgres("id", "-u").stdout.strip()

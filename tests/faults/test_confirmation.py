@@ -17,6 +17,7 @@ import pytest
 from private_servers import PrivateNginx, fetch
 from running_agent import RunningAgent, free_port
 from scalarizr.client import AgentError
+from worker_processes import processes_with
 
 pytestmark = [pytest.mark.root, pytest.mark.nginx]
 
@@ -67,15 +68,9 @@ class Setup:
 
     def guard(self) -> int:
         """Give the pid of the change's guard."""
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    words = (entry / "cmdline").read_bytes().split(b"\0")
-                except OSError:
-                    continue
-                if self.id.encode() in words and str(self.agent.etc).encode() in words:
-                    return int(entry.name)
-        raise AssertionError("there is no guard")
+        found = next(processes_with(self.id, str(self.agent.etc)), None)
+        assert found is not None, "there is no guard"
+        return found
 
     def wait_until_it_is_over(self) -> None:
         deadline = time.monotonic() + self.within + 60

@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import subprocess
 import threading
 import time
@@ -12,17 +11,13 @@ from typing import Any
 
 import pytest
 
-from moto_server import ACCESS, Answer, Hypervisor, Rule, hypervisor_in
+from moto_server import ACCESS, Answer, Hypervisor, Rule
 from running_agent import RunningAgent, free_port
 from scalarizr.client import AgentError, Client, Operation
+from waiting import wait_for
+from worker_processes import kill_worker
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
-    with hypervisor_in(tmp_path_factory.mktemp("ec2")) as made:
-        yield made
 
 
 @pytest.fixture
@@ -41,16 +36,6 @@ def nothing_is_left(ec2: Hypervisor) -> Iterator[None]:
     yield
     assert ec2.take_back() == []
     assert ec2.snapshots() == []
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen in time")
 
 
 def begin(client: Client, **keys: Any) -> Operation:
@@ -73,23 +58,6 @@ def made_again(client: Client, token: str) -> Any:
             return None
 
     return wait_for(again, "the second call")
-
-
-def kill_worker(operation: Operation) -> bool:
-    """Kill the worker of an operation; False where there is none any more."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if operation.id.encode() in words and b"do" in words:
-                try:
-                    os.kill(int(entry.name), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-                return True
-    return False
 
 
 class Held:

@@ -13,16 +13,8 @@ import pytest
 
 from running_agent import RunningAgent
 from scalarizr.client import AgentError, Client, ClientError, Operation
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
+from waiting import wait_for
+from worker_processes import worker_pid
 
 
 def started(client: Client, name: str, **arguments: Any) -> Operation:
@@ -43,18 +35,6 @@ def at_work(client: Client, name: str, **arguments: Any) -> Operation:
     operation = started(client, name, **arguments)
     wait_for(lambda: operation.record().progress)
     return operation
-
-
-def worker_pid(agent: RunningAgent, operation: Operation) -> int:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if operation.id.encode() in words and b"scalarizr.worker" in words:
-                return int(entry.name)
-    raise AssertionError("there is no worker")
 
 
 def files(agent: RunningAgent, name: str) -> set[str]:
@@ -150,7 +130,7 @@ def test_one_that_does_not_listen_is_killed_after_the_limit(make_trial_agent: Ca
     with agent.client() as client:
         operation = at_work(client, "h", until_told=True, how="deaf")
         stopped = at_work(client, "i", until_told=True)
-        os.kill(worker_pid(agent, stopped), signal.SIGSTOP)
+        os.kill(worker_pid(stopped), signal.SIGSTOP)
         assert stopped.record().status == "in-progress"
         for one in (operation, stopped):
             one.cancel()
@@ -222,7 +202,7 @@ def test_what_had_not_begun_when_the_agent_stopped_is_interrupted(
 def test_agent_and_worker_killed_together_leave_a_failed_record_and_no_leftover(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
         operation = at_work(client, "q", until_told=True)
-    os.kill(worker_pid(trial_agent, operation), signal.SIGKILL)
+    os.kill(worker_pid(operation), signal.SIGKILL)
     trial_agent.kill()
     trial_agent.start()
     with trial_agent.client() as client:
@@ -234,7 +214,7 @@ def test_agent_and_worker_killed_together_leave_a_failed_record_and_no_leftover(
 def test_a_worker_that_died_is_reaped(trial_agent: RunningAgent) -> None:
     with trial_agent.client() as client:
         operation = at_work(client, "r", until_told=True)
-        pid = worker_pid(trial_agent, operation)
+        pid = worker_pid(operation)
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: operation.record().finished)
         wait_for(lambda: not Path(f"/proc/{pid}").exists())
@@ -317,7 +297,7 @@ def storm(agent: RunningAgent, seed: int, rounds: int) -> None:
         time.sleep(rng.uniform(0, 0.6))
         if rng.random() < 0.7 and operations:
             try:
-                os.kill(worker_pid(agent, rng.choice(operations)), signal.SIGKILL)
+                os.kill(worker_pid(rng.choice(operations)), signal.SIGKILL)
             except (AssertionError, ProcessLookupError):
                 pass
         killer = threading.Timer(rng.uniform(0, 0.05), agent.kill)

@@ -7,45 +7,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster_on_a_volume import Setup, cluster_on_a_volume
 from scalarizr.client import AgentError, Operation
+from waiting import wait_for
+from worker_processes import worker_of
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
-
-
-def wait_for(told: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = told()
-        if found:
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it did not happen in time")
-
-
-def worker_of(operation: Operation) -> int | None:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if operation.id.encode() in words and b"scalarizr.worker" in words and b"do" in words:
-                return int(entry.name)
-    return None
 
 
 def begun(setup: Setup) -> tuple[Operation, int]:
     """A bundle whose snapshot is just being taken, or was a moment ago, and its worker."""
     while True:
         operation = wait_for(lambda: bundle_or_busy(setup))
-        worker = wait_for(lambda o=operation: worker_of(o) or (-1 if o.record().finished else None))
+        worker = wait_for(lambda o=operation: worker_of(o, "do") or (-1 if o.record().finished else None))
         if worker > 0:
             wait_for(lambda o=operation: any("taking a snapshot" in line for line in o.record().logs))
             return operation, worker
@@ -137,7 +114,7 @@ def refusing_a_second(setup: Setup) -> Operation:
     """A bundle beside which a second one was refused: its worker stands still for as long as that takes."""
     while True:
         operation = wait_for(lambda: bundle_or_busy(setup))
-        worker = wait_for(lambda o=operation: worker_of(o) or (-1 if o.record().finished else None))
+        worker = wait_for(lambda o=operation: worker_of(o, "do") or (-1 if o.record().finished else None))
         with contextlib.suppress(ProcessLookupError):
             if worker > 0:
                 os.kill(worker, signal.SIGSTOP)

@@ -4,9 +4,7 @@ import base64
 import contextlib
 import os
 import random
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,34 +16,13 @@ import pytest
 from running_agent import RunningAgent
 from scalarizr.client import AgentError, Client, Operation
 from scalarizr.host.processes import is_alive, wait_until
-
-
-@pytest.fixture
-def bodies() -> Iterator[Path]:
-    place = Path(tempfile.mkdtemp(prefix="scripts-"))
-    yield place / "bodies"
-    shutil.rmtree(place)
+from script_calls import pid_in, sh, started
 
 
 @pytest.fixture
 def agent(tmp_path: Path, bodies: Path) -> Iterator[RunningAgent]:
     with RunningAgent(tmp_path, f'[system]\nscript_dir = "{bodies}"\n') as running:
         yield running
-
-
-def sh(text: str, **given: Any) -> dict[str, Any]:
-    return {"name": "job", "body": f"#!/bin/sh\n{text}\n", **given}
-
-
-def started(client: Client, *scripts: dict[str, Any]) -> Operation:
-    operation = client.system.execute_scripts(scripts=list(scripts), async_=True)
-    assert isinstance(operation, Operation)
-    return operation
-
-
-def pid_in(file: Path) -> int:
-    assert wait_until(lambda: file.exists() and file.read_text().endswith("\n"), 30), f"{file} was not written"
-    return int(file.read_text())
 
 
 def ends(*pids: int) -> bool:
@@ -122,28 +99,34 @@ def wait_until_finished(client: Client, operation: Operation) -> Any:
     return found[0]
 
 
+def failed_with_nothing_left(
+    agent: RunningAgent, client: Client, operation: Operation, processes: list[int], bodies: Path
+) -> Any:
+    """Wait for the end of an operation whose script is gone with all that it started; gives its record."""
+    assert ends(*processes) and empty(bodies)
+    record = wait_until_finished(client, operation)
+    assert record["status"] == "failed" and log_of(agent) == "at it\n"
+    return record
+
+
 def test_a_killed_worker_takes_the_script_with_it_and_its_output_stays(
     agent: RunningAgent, tmp_path: Path, bodies: Path
 ) -> None:
     with agent.client() as client:
-        operation, main, daemon = at_work(client, tmp_path)
-        worker_of(main).kill()
-        assert ends(main, daemon) and empty(bodies)
-        record = wait_until_finished(client, operation)
-        assert record["status"] == "failed" and record["error_code"] == -32015
-        assert log_of(agent) == "at it\n" and not (tmp_path / "second").exists()
+        operation, *processes = at_work(client, tmp_path)
+        worker_of(processes[0]).kill()
+        record = failed_with_nothing_left(agent, client, operation, processes, bodies)
+        assert record["error_code"] == -32015 and not (tmp_path / "second").exists()
 
 
 def test_a_killed_keeper_takes_the_script_with_it_and_the_operation_says_so(
     agent: RunningAgent, tmp_path: Path, bodies: Path
 ) -> None:
     with agent.client() as client:
-        operation, main, daemon = at_work(client, tmp_path)
-        keeper_of(main).kill()
-        assert ends(main, daemon) and empty(bodies)
-        record = wait_until_finished(client, operation)
-        assert record["status"] == "failed" and "watched over the script job" in record["error"]
-        assert log_of(agent) == "at it\n" and not (tmp_path / "second").exists()
+        operation, *processes = at_work(client, tmp_path)
+        keeper_of(processes[0]).kill()
+        record = failed_with_nothing_left(agent, client, operation, processes, bodies)
+        assert "watched over the script job" in record["error"] and not (tmp_path / "second").exists()
 
 
 def test_what_keepers_left_that_were_killed_with_their_workers_is_cleaned_up(

@@ -9,10 +9,11 @@ import pytest
 from cloud_contract import CloudContract
 from cloudstack_server import CUSTOM, FIXED, KEYS, ZONE, CloudstackServer, problem
 from provider_server import Answer, Devices
-from provider_storage import ProviderStorage, wait_for
+from provider_storage import ProviderStorage
 from scalarizr.errors import InvalidParameter, NotConfigured, OutsideFailure, PermissionRefused
 from scalarizr.platform_access import set_platform_access
 from scalarizr.storage.storage import Storage
+from waiting import wait_for
 
 pytestmark = [
     pytest.mark.root,

@@ -1,25 +1,11 @@
 """The documentation builds, the founding document unchanged."""
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BOTH = (
-    "start",
-    "reverse-proxy",
-    "virtual-hosts",
-    "changes",
-    "wire",
-    "keys",
-    "scripts",
-    "backups",
-    "passwords",
-    "replication",
-    "mongodb",
-)
 
 
 def build(source: Path, place: Path) -> list[str]:
@@ -39,59 +25,6 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
 def test_the_russian_pages_build_without_a_warning(tmp_path: Path) -> None:
     assert build(ROOT / "docs" / "ru", tmp_path) == []
     assert '<html class="no-js" lang="ru"' in (tmp_path / "wire.html").read_text()
-
-
-def commands_in(page: Path) -> list[list[str]]:
-    """Give the commands of a page's console blocks, each split as a shell does."""
-    found = []
-    for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith(("$ ", "# ")):
-                found.append(shlex.split(line[2:].partition(" < ")[0].replace(" &", ""), comments=True))
-    return found
-
-
-def test_the_calls_of_the_guide_are_such_as_there_are() -> None:
-    from scalarizr.api.apache import ApacheAPI
-    from scalarizr.api.change import ChangeAPI
-    from scalarizr.api.mongodb import MongoDBAPI
-    from scalarizr.api.nginx import NginxAPI
-    from scalarizr.api.postgresql import PostgreSQLAPI
-    from scalarizr.api.storage import StorageAPI
-    from scalarizr.api.system import SystemAPI
-    from scalarizr.rpc.method import declaration_of
-    from scalarizr.rpc.registry import describe
-
-    kinds = {
-        "apache": ApacheAPI,
-        "change": ChangeAPI,
-        "mongodb": MongoDBAPI,
-        "nginx": NginxAPI,
-        "postgresql": PostgreSQLAPI,
-        "storage": StorageAPI,
-        "system": SystemAPI,
-    }
-    seen = set()
-    for page in (ROOT / "docs").rglob("*.md"):
-        for command in commands_in(page):
-            if "call" not in command or not command[0].endswith("scalarizr"):
-                continue
-            name, *words = command[command.index("call") + 1 :]
-            namespace, _dot, method = name.partition(".")
-            function = vars(kinds[namespace])[method]
-            declaration = declaration_of(function)
-            assert declaration is not None, f"{page.name}: {name}"
-            known = {one.keyword for one in describe(method, function.__get__(object()), declaration).parameters}
-            given = {word.partition("=")[0] for word in words if "=" in word and not word.startswith("-")}
-            assert given <= known, f"{page.name}: {name} has no {given - known}"
-            seen.add(name)
-    assert len(seen) > 10
-
-
-def test_the_russian_guide_shows_the_same_commands_and_outputs() -> None:
-    for name in BOTH:
-        english, russian = (commands_in(ROOT / "docs" / place / f"{name}.md") for place in (".", "ru"))
-        assert english == russian, f"{name}.md"
 
 
 def test_the_tests_that_are_named_are_there() -> None:

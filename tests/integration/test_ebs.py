@@ -12,19 +12,13 @@ from typing import Any
 
 import pytest
 
-from moto_server import ACCESS, KEY, KEY_ID, TOKEN, ZONE, Answer, Hypervisor, ebs_volume, hypervisor_in
+from moto_server import ACCESS, KEY, KEY_ID, TOKEN, ZONE, Answer, Hypervisor, ebs_volume
 from provider_storage import storage_in_this_process
 from running_agent import RunningAgent
 from scalarizr.client import AgentError, Client
 from scalarizr.storage.storage import Storage
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
-    with hypervisor_in(tmp_path_factory.mktemp("ec2")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

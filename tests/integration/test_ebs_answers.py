@@ -21,7 +21,6 @@ from moto_server import (
     Hypervisor,
     ebs_volume,
     error_text,
-    hypervisor_in,
 )
 from provider_storage import storage_in_this_process
 from running_agent import RunningAgent, free_port
@@ -36,12 +35,6 @@ from scalarizr.storage.ec2.this_server import ThisServer
 from scalarizr.storage.storage import Storage
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
-    with hypervisor_in(tmp_path_factory.mktemp("ec2")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

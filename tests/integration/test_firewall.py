@@ -3,9 +3,6 @@
 A host in a network namespace has the rules; the outside is another one, behind a veth pair.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from network_namespace import CLIENT, CLOSED, OPEN, OTHER_CLIENT, FirewallThere, Host, needs
@@ -24,14 +21,6 @@ from scalarizr.errors import OutsideFailure
 
 pytestmark = pytest.mark.root
 LEGACY = pytest.param("legacy", marks=needs("iptables-legacy"))
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    made.listen(80, 443, 8080, 8443)
-    yield made
-    made.close()
 
 
 def expect_opened_and_closed_again(

@@ -1,22 +1,11 @@
 """Ports in firewalld, which runs on a bus of its own, each proved by a connection from outside."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from network_namespace import CLOSED, OPEN, OTHER_CLIENT, FirewallThere, Host, needs
 from scalarizr.errors import OutsideFailure
 
 pytestmark = [pytest.mark.root, needs("firewalld"), needs("dbus-daemon")]
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    made.listen(80, 443, 8080)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -289,38 +290,32 @@ def test_files_are_private_whole_and_never_followed_elsewhere(tmp_path: Path) ->
     assert store.delete_all("a") == 2 and not (root / "a").exists()
 
 
-@pytest.mark.root
-def test_a_full_disk_is_said_so_and_the_file_is_gone(tmp_path: Path) -> None:
-    import subprocess
-
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
     root = tmp_path / "small"
     root.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", root], check=True)
-    try:
-        store = open_store(f"file://{root}")
-        with pytest.raises(OutsideFailure, match="is full"):
-            store.put_stream("a/b", pieces(8))
-        assert store.list() == [] and list((root / "a").iterdir()) == []
-        assert store.put_stream("a/b", pieces(2)).size == 2 * MIB
-    finally:
-        subprocess.run(["umount", root], check=True)
+    yield root
+    subprocess.run(["umount", root], check=True)
 
 
 @pytest.mark.root
-def test_a_read_only_disk_is_said_so_and_what_was_left(tmp_path: Path) -> None:
-    import subprocess
+def test_a_full_disk_is_said_so_and_the_file_is_gone(small_disk: Path) -> None:
+    store = open_store(f"file://{small_disk}")
+    with pytest.raises(OutsideFailure, match="is full"):
+        store.put_stream("a/b", pieces(8))
+    assert store.list() == [] and list((small_disk / "a").iterdir()) == []
+    assert store.put_stream("a/b", pieces(2)).size == 2 * MIB
 
-    root = tmp_path / "small"
-    root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", root], check=True)
-    try:
-        store = open_store(f"file://{root}")
-        store.put_bytes("a/b", b"whole")
-        subprocess.run(["mount", "-o", "remount,ro", root], check=True)
-        with pytest.raises(OutsideFailure, match=r"read-only.* It was not kept.*mount it for writing"):
-            store.put_bytes("a/c", b"more")
-        with pytest.raises(OutsideFailure, match=r"read-only.* Nothing was changed"):
-            store.delete("a/b")
-        assert store.get_bytes("a/b") == b"whole"
-    finally:
-        subprocess.run(["umount", root], check=True)
+
+@pytest.mark.root
+def test_a_read_only_disk_is_said_so_and_what_was_left(small_disk: Path) -> None:
+    store = open_store(f"file://{small_disk}")
+    store.put_bytes("a/b", b"whole")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(OutsideFailure, match=r"read-only.* It was not kept.*mount it for writing"):
+        store.put_bytes("a/c", b"more")
+    with pytest.raises(OutsideFailure, match=r"read-only.* Nothing was changed"):
+        store.delete("a/b")
+    assert store.get_bytes("a/b") == b"whole"

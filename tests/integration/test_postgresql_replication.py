@@ -1,7 +1,6 @@
 """How replication stands, told by real servers: a primary, a standby, one behind it, a paused one, a broken one."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,13 @@ from scalarizr.postgresql.cluster import find_cluster
 from scalarizr.postgresql.connection import Server
 from scalarizr.postgresql.replication import replication_status
 from scalarizr.settings.model import Postgresql
+from waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
 
 def status_of(cluster: PrivateCluster) -> dict[str, Any]:
     return replication_status(Server(find_cluster(Postgresql(data_dir=cluster.data_dir)), "postgres"))
-
-
-def wait_for(told: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = told()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not become so in time")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 import base64
 import os
 import pwd
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,19 +12,11 @@ from typing import Any
 import pytest
 
 from running_agent import RunningAgent
-from scalarizr.client import AgentError, Client, Operation
+from scalarizr.client import AgentError, Client
 from scalarizr.host.processes import is_alive, wait_until
+from script_calls import pid_in, sh, started
 
 TOKEN = "planted-token-5f2a"
-
-
-@pytest.fixture
-def bodies() -> Iterator[Path]:
-    """A directory that every account can get to, as pytest's own are not."""
-    place = Path(tempfile.mkdtemp(prefix="scripts-"))
-    place.chmod(0o711)
-    yield place / "bodies"
-    shutil.rmtree(place)
 
 
 @pytest.fixture
@@ -41,10 +31,6 @@ def client(agent: RunningAgent) -> Iterator[Client]:
         yield opened
 
 
-def sh(text: str, **given: Any) -> dict[str, Any]:
-    return {"name": "job", "body": f"#!/bin/sh\n{text}\n", **given}
-
-
 def output(client: Client, execution_id: str) -> tuple[str, str]:
     logs = client.system.get_script_logs(exec_script_id=execution_id)
     return base64.b64decode(logs["stdout"]).decode(), base64.b64decode(logs["stderr"]).decode()
@@ -54,17 +40,6 @@ def run(client: Client, text: str, **given: Any) -> tuple[dict[str, Any], str, s
     """Run one script; gives its result and what it printed."""
     (result,) = client.system.execute_scripts(scripts=[sh(text, **given)])
     return (result, *output(client, result["execution_id"]))
-
-
-def started(client: Client, *scripts: dict[str, Any], **given: Any) -> Operation:
-    operation = client.system.execute_scripts(scripts=list(scripts), async_=True, **given)
-    assert isinstance(operation, Operation)
-    return operation
-
-
-def pid_in(file: Path) -> int:
-    assert wait_until(lambda: file.exists() and file.read_text().endswith("\n"), 30), f"{file} was not written"
-    return int(file.read_text())
 
 
 def ends(pid: int) -> bool:

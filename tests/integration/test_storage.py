@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from private_storage import MIB, SMALLEST, PrivateStorage, private_storage
 from scalarizr.client import Client
+from waiting import wait_for
 
 pytestmark = pytest.mark.root
 
@@ -364,10 +364,3 @@ def test_as_an_operation_it_tells_its_steps(storage: PrivateStorage) -> None:
 
 def started(client: Client, config: dict[str, Any]) -> Any:
     return client.storage.create(storage_config=config, mkfs=True, mount=True, async_=True)
-
-
-def wait_for(condition: Any, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)

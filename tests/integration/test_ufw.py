@@ -1,8 +1,5 @@
 """Ports in ufw, which runs with settings of its own, each proved by a connection from outside."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from network_namespace import CLOSED, OPEN, OTHER_CLIENT, FirewallThere, Host, needs
@@ -10,14 +7,6 @@ from rule_sets import DROPPING
 from scalarizr.errors import OutsideFailure
 
 pytestmark = [pytest.mark.root, needs("ufw")]
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    made.listen(80, 443, 8080)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import msgspec
 
 from scalarizr.apache import tls_trial
 from scalarizr.apache.configuration import listen_ports_of
+from scalarizr.apache.description import Description
 from scalarizr.apache.named_certificates import mistake_in
-from scalarizr.apache.program import ApacheProgram, Description
+from scalarizr.apache.program import ApacheProgram
 from scalarizr.apache.syntax import BadSyntax, parse
 from scalarizr.apache.words import plain_words
-from scalarizr.changes.as_if_live import NotPermitted, Shadow, as_if_live
+from scalarizr.changes.as_if_live import check_as_if_live
 from scalarizr.changes.journal import PlannedFile
 from scalarizr.changes.live_file import FileState
 from scalarizr.errors import Refused, TimedOut
@@ -161,13 +162,9 @@ class Checker:
         return Refused(f"{where}{words}: Apache would end of it at its reload. Nothing was changed.", facts)
 
     def _apache_says(self, files: list[PlannedFile]) -> tuple[int, str]:
-        try:
-            tested = as_if_live(files, self._scratch, self._program.test)
-        except NotPermitted:
-            with Shadow(self._readable, files, self._scratch / "shadow") as shadow:
-                tested = self._program.test(Path(shadow.there(str(self._program.main_config))))
-                return tested.returncode, shadow.back(plain_words(tested))
-        return tested.returncode, plain_words(tested)
+        return check_as_if_live(
+            files, self._scratch, self._readable, self._program.main_config, self._program.test, plain_words
+        )
 
     def _refusal(self, said: str, sources: Mapping[Path, Source]) -> Refused:
         facts: dict[str, str | int | None] = {}

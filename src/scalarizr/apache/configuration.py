@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scalarizr.apache.conditions import Conditions
-from scalarizr.apache.program import ApacheProgram, Description
+from scalarizr.apache.description import Description
+from scalarizr.apache.program import ApacheProgram
 from scalarizr.apache.syntax import BadSyntax, Directive, parse
 from scalarizr.changes.transaction import Transaction
+from scalarizr.host.numerals import numeral
 
 # The word itself, or lines that are continued, over whose end it may reach.
 _MAY_LISTEN = re.compile(rb"listen|\\\r?\n", re.IGNORECASE)
@@ -60,5 +62,5 @@ def listen_ports_of(text: str) -> set[int]:
 
 
 def _port(listen: Directive) -> list[int]:
-    last = listen.words[0].rpartition(":")[2] if listen.words else ""
-    return [int(last)] if last.isdigit() else []
+    port = numeral(listen.words[0].rpartition(":")[2]) if listen.words else None
+    return [] if port is None else [port]

@@ -4,14 +4,14 @@ Asking takes as long as its configuration test. Most of the time nobody edited a
 and the plan holds. Else it is made anew after what Apache says now.
 """
 
-import threading
 from collections.abc import Callable
+from types import TracebackType
 
 import msgspec
 
-from scalarizr.apache.program import Description
+from scalarizr.apache.description import Description
 from scalarizr.changes.journal import PlannedFile
-from scalarizr.errors import ScalarizrError
+from scalarizr.host.side_thread import SideThread
 
 _READ = (".conf", ".load")
 
@@ -28,7 +28,7 @@ class Outdated(Exception):
 
 
 class Expectation:
-    """A description that a plan is made after, while a thread asks whether it still holds.
+    """A description that a plan is made after, while a thread asks whether it still holds: for as long as the block.
 
     :param expected: what was said the last time.
     :param describe: asks.
@@ -36,17 +36,16 @@ class Expectation:
 
     def __init__(self, expected: Description, describe: Callable[[], Description]) -> None:
         self.described = expected
-        self._said: Description | None = None
-        self._failure: ScalarizrError | None = None
+        self._asking = SideThread(describe, "apache-describe")
 
-        def ask() -> None:
-            try:
-                self._said = describe()
-            except ScalarizrError as failure:
-                self._failure = failure
+    def __enter__(self) -> "Expectation":
+        self._asking.start()
+        return self
 
-        self._thread = threading.Thread(target=ask, name="apache-describe")
-        self._thread.start()
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._asking.wait()
 
     def confirm(self) -> None:
         """Wait for the answer.
@@ -54,12 +53,9 @@ class Expectation:
         :raises Outdated: it is another one.
         :raises ScalarizrError: there is none: the live configuration is not valid.
         """
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-        assert self._said is not None
-        if not _same(self._said, self.described):
-            raise Outdated(self._said)
+        said = self._asking.result()
+        if not _same(said, self.described):
+            raise Outdated(said)
 
 
 class Known:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,13 +9,17 @@ from pathlib import Path
 import msgspec
 
 from scalarizr.apache import tls_module
+from scalarizr.apache.certificate_files import identity_in, plan_certificate
 from scalarizr.apache.check import Checker, Source
-from scalarizr.apache.configuration import listening_ports, served_files
+from scalarizr.apache.configuration import served_files
+from scalarizr.apache.description import Description
 from scalarizr.apache.expectation import Expectation, Known, Outdated, after
+from scalarizr.apache.host_files import HostFiles
 from scalarizr.apache.parameters import Host
-from scalarizr.apache.ports import opened_ports_in, ports_text
-from scalarizr.apache.program import ApacheProgram, Description
+from scalarizr.apache.ports import opened_ports_in
+from scalarizr.apache.program import ApacheProgram
 from scalarizr.apache.sites import Places
+from scalarizr.apache.syntax import BadSyntax
 from scalarizr.apache.template import (
     CertificatePaths,
     HostText,
@@ -30,21 +33,16 @@ from scalarizr.apache.template import (
     with_port,
     without_certificate,
 )
-from scalarizr.certificates import check_certificate
 from scalarizr.changes.changes import Changes
 from scalarizr.changes.journal import PlannedFile
 from scalarizr.changes.mode import DryRun
 from scalarizr.changes.transaction import Effect, Transaction
 from scalarizr.environment.source import EnvironmentSource
-from scalarizr.errors import AlreadyExists, InvalidParameter, NotFound, OutsideFailure, Refused, ScalarizrError
+from scalarizr.errors import AlreadyExists, InvalidParameter, NotFound, Refused, ScalarizrError
 from scalarizr.host.firewall import Firewall
 from scalarizr.operations.progress import current
 
 _SERVICE = "apache"
-_FILE = re.compile(r"(?P<hostname>.+)-(?P<port>\d+)\.vhost\.conf")
-_PORTS = "ports.conf"
-_INCLUDE_NOTE = "# The next line is scalarizr's: its virtual hosts."
-_IDENTITY = re.compile(r"https_(?P<id>.+)\.crt")
 
 
 class _Plan:
@@ -85,7 +83,7 @@ class Hosting:
         self._changes = changes
         self._environment = environment
         self._firewall = firewall
-        self._hosts = directory / "vhosts"
+        self._files = HostFiles(directory / "vhosts")
         self._keys = directory / "keys"
         self._state = state
         self._log = log
@@ -109,14 +107,14 @@ class Hosting:
     def open_ports(self, files: list[PlannedFile]) -> None:
         """Let the ports through the firewall for which a caller asked that, once or again."""
         for file in files:
-            if file.path == self._hosts / _PORTS:
+            if file.path == self._files.ports:
                 wanted = opened_ports_in(file.new.content) - opened_ports_in(file.old.content)
                 self._firewall.open(_SERVICE, wanted)
 
     def close_ports(self) -> None:
         """Close the ports on which no virtual host is any more."""
         if self._firewall.opened(_SERVICE):
-            self._firewall.close_all_but(_SERVICE, {port for _name, port in self._present()})
+            self._firewall.close_all_but(_SERVICE, {port for _name, port in self._files.present()})
 
     # Virtual hosts
 
@@ -126,7 +124,7 @@ class Hosting:
         :return: the path of its file.
         """
         self._change("apache.create_vhost", lambda plan: self._write(plan, host), reload=reload)
-        return str(self._path(host.hostname, host.port))
+        return str(self._files.path(host.hostname, host.port))
 
     def update(
         self,
@@ -147,7 +145,7 @@ class Hosting:
         """
         old_name, old_port = signature
         new_name, new_port = hostname or old_name, port or old_port
-        old_path, new_path = self._path(old_name, old_port), self._path(new_name, new_port)
+        old_path, new_path = self._files.path(old_name, old_port), self._files.path(new_name, new_port)
 
         def edit(plan: _Plan) -> None:
             content = plan.transaction.read(old_path)
@@ -162,7 +160,7 @@ class Hosting:
             tls = speaks_tls(present) if ssl is None else ssl
             identity = ssl_certificate_id
             if identity is None:
-                identity = _identity_in(certificate_of(present))
+                identity = identity_in(certificate_of(present))
             changed = text or present
             if new_port != old_port:
                 changed = with_port(changed, old_port, new_port)
@@ -173,7 +171,7 @@ class Hosting:
             if new_path != old_path:
                 plan.transaction.delete(old_path)
             # Who moves keeps its way through the firewall.
-            opened = opened_ports_in(plan.transaction.read(self._hosts / _PORTS)) | self._firewall.opened(_SERVICE)
+            opened = opened_ports_in(plan.transaction.read(self._files.ports)) | self._firewall.opened(_SERVICE)
             allow = new_port != old_port and old_port in opened
             self._write(
                 plan,
@@ -202,7 +200,7 @@ class Hosting:
             removed.clear()
             unknown.clear()
             for signature in signatures:
-                path = self._path(*signature)
+                path = self._files.path(*signature)
                 if plan.transaction.exists(path):
                     plan.transaction.delete(path)
                     removed.append(str(path))
@@ -235,7 +233,7 @@ class Hosting:
                     raise
                 bad.append(str(failure))
                 hosts = [host for host in hosts if host is not culprit]
-        paths = [str(self._path(host.hostname, host.port)) for host in hosts]
+        paths = [str(self._files.path(host.hostname, host.port)) for host in hosts]
         if bad:
             bad = [one.removesuffix("Nothing was changed.").strip() for one in bad]
             one, others = len(bad) == 1, "There was no other."
@@ -250,7 +248,7 @@ class Hosting:
 
     def served(self) -> list[str]:
         """Give the agent's files whose virtual hosts Apache serves."""
-        ours = {str(self._path(name, port)) for name, port in self._present()}
+        ours = {str(self._files.path(name, port)) for name, port in self._files.present()}
         return [path for path in served_files(self.program) if path in ours]
 
     def set_default_certificate(self, identity: str) -> None:
@@ -267,7 +265,7 @@ class Hosting:
                 names = " or ".join(map(str, sites))
                 raise NotFound(f"There is no default virtual host for TLS: no {names}. Nothing was changed.")
             try:
-                paths = self._certificate(plan.transaction, identity, "ssl_certificate_id")
+                paths = self._certificate(plan, identity, "ssl_certificate_id")
             except NotFound:
                 certificate, key = layout.own_certificate
                 self._log.warning("there is no certificate %s: the system's own is used", identity)
@@ -298,7 +296,7 @@ class Hosting:
             for path in plan.described.files:
                 if path == untouched:
                     continue
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(ScalarizrError, BadSyntax):  # it is Apache that says what is wrong with a file
                     content = plan.transaction.read(path) or b""
                     if b"SSLEngine" in content and speaks_tls(read_host(content)):
                         needing.append(str(path))
@@ -320,7 +318,8 @@ class Hosting:
             current().progress(0, 3, step="writing the new configuration")
             if expected is not None:
                 try:
-                    self._carry_out(transaction, edit, Expectation(expected, self.program.describe), reload=reload)
+                    with Expectation(expected, self.program.describe) as known:
+                        self._carry_out(transaction, edit, known, reload=reload)
                     return
                 except Outdated as found:
                     transaction.return_to({})
@@ -345,8 +344,8 @@ class Hosting:
 
         try:
             edit(plan)
-            self._listen(plan)
-            self._include(transaction)
+            self._files.listen(transaction, plan.described, plan.modules, plan.allowed)
+            self._files.be_included(transaction, self.program.main_config)
             files = transaction.plan
             if not files:
                 known.confirm()
@@ -372,12 +371,12 @@ class Hosting:
         return ((lambda: self._firewall.open(_SERVICE, plan.allowed), self.close_ports),)
 
     def _checker(self) -> Checker:
-        return Checker(self.program, self._state / "check", (self.program.config_dir, self._hosts))
+        return Checker(self.program, self._state / "check", (self.program.config_dir, self._files.directory))
 
     def _write_all(self, hosts: list[Host], plan: _Plan) -> None:
-        kept = {self._path(host.hostname, host.port) for host in hosts}
-        for name, port in self._present():
-            path = self._path(name, port)
+        kept = {self._files.path(host.hostname, host.port) for host in hosts}
+        for name, port in self._files.present():
+            path = self._files.path(name, port)
             if path not in kept:
                 plan.transaction.delete(path)
         for host in hosts:
@@ -390,11 +389,11 @@ class Hosting:
                 raise
 
     def _write(self, plan: _Plan, host: Host) -> None:
-        path = self._path(host.hostname, host.port)
+        path = self._files.path(host.hostname, host.port)
         text = at_port(host.text, host.hostname, host.port, host.parameter("template"))
         if host.ssl:
             plan.modules = tls_module.enable(plan.transaction, self.program, plan.modules)
-            paths = self._certificate(plan.transaction, host.ssl_certificate_id, host.parameter("ssl_certificate_id"))
+            paths = self._certificate(plan, host.ssl_certificate_id, host.parameter("ssl_certificate_id"))
             text = with_certificate(text, paths, host.port)
         plan.places.add(text, host.called)
         if host.allow_port:
@@ -404,75 +403,11 @@ class Hosting:
         )
         plan.transaction.write(path, text.text.encode("utf-8", "surrogateescape"))
 
-    def _certificate(self, transaction: Transaction, identity: str | None, parameter: str) -> CertificatePaths:
-        """Plan a certificate's files: fetched from the environment, or as they are on disk."""
-        stem = "https" if identity is None else f"https_{identity}"
-        certificate, key, chain = (self._keys / f"{stem}{ending}" for ending in (".crt", ".key", "-ca.crt"))
-        try:
-            found = self._environment.certificate(identity)
-        except InvalidParameter as failure:
-            failure.facts["parameter"] = parameter
-            raise
-        except (NotFound, OutsideFailure) as failure:
-            if transaction.exists(certificate) and transaction.exists(key):
-                has_chain = transaction.exists(chain)
-                return CertificatePaths(str(certificate), str(key), str(chain) if has_chain else None)
-            failure.say_further(f"({parameter}.) Nothing was changed.")
-            failure.facts["parameter"] = parameter
-            raise
-        checked = check_certificate(found, self._log)
-        transaction.write(certificate, checked.certificate.encode(), mode=0o644)
-        transaction.write(key, checked.key.reveal().encode(), mode=0o600, secret=True)
-        if checked.chain is not None:
-            transaction.write(chain, checked.chain.encode(), mode=0o644)
-        elif transaction.exists(chain):
-            transaction.delete(chain)
-        return CertificatePaths(str(certificate), str(key), str(chain) if checked.chain else None)
-
-    def _listen(self, plan: _Plan) -> None:
-        """Make Apache listen on the ports of the agent's hosts, where nothing else of its configuration does."""
-        ports_file = self._hosts / _PORTS
-        present = self._present(plan.transaction)
-        wanted = {port for _name, port in present}
-        others = listening_ports(
-            plan.described,
-            plan.transaction,
-            plan.modules,
-            leave_out=frozenset({ports_file}),
-            also=[self._path(name, port) for name, port in present],
-        )
-        missing = wanted - others
-        opened = (opened_ports_in(plan.transaction.read(ports_file)) | plan.allowed) & wanted
-        if missing or opened or plan.transaction.exists(ports_file):
-            plan.transaction.write(ports_file, ports_text(missing, opened))
-
-    def _include(self, transaction: Transaction) -> None:
-        """Have the agent's files included from the main configuration, once."""
-        if not self._present(transaction):
-            return
-        main = self.program.main_config
-        content = transaction.read(main) or b""
-        pattern = f"{self._hosts}/*.conf"
-        if re.search(rb"(?im)^\s*include(?:optional)?\s+\"?" + re.escape(pattern.encode()) + rb"\"?\s*$", content):
-            return
-        newline = b"" if content.endswith(b"\n") or not content else b"\n"
-        transaction.write(main, content + newline + f"\n{_INCLUDE_NOTE}\nIncludeOptional {pattern}\n".encode())
-
-    def _path(self, hostname: str, port: int) -> Path:
-        return self._hosts / f"{hostname}-{port}.vhost.conf"
-
-    def _present(self, transaction: Transaction | None = None) -> list[tuple[str, int]]:
-        """Give name and port of the agent's hosts: the live ones, or what a transaction would leave."""
-        names = {path.name for path in self._hosts.iterdir()} if self._hosts.is_dir() else set()
-        if transaction is not None:
-            for file in transaction.plan:
-                if file.path.parent == self._hosts:
-                    (names.discard if file.new.absent else names.add)(file.path.name)
-        matches = (_FILE.fullmatch(name) for name in sorted(names) if not name.startswith("."))
-        return [(match["hostname"], int(match["port"])) for match in matches if match]
+    def _certificate(self, plan: _Plan, identity: str | None, parameter: str) -> CertificatePaths:
+        return plan_certificate(plan.transaction, self._keys, self._environment, identity, parameter, self._log)
 
     def _no_host(self, hostname: str, port: int) -> NotFound:
-        known = ", ".join(f"{name}:{number}" for name, number in self._present()[:8])
+        known = ", ".join(f"{name}:{number}" for name, number in self._files.present()[:8])
         return NotFound(
             f"There is no virtual host {hostname}:{port}. "
             + (f"There are {known}. " if known else "There is none at all. ")
@@ -492,8 +427,3 @@ class Hosting:
                 )
                 error.facts |= {"index": host.index, "hostname": host.hostname}
                 raise error
-
-
-def _identity_in(path: str | None) -> str | None:
-    match = _IDENTITY.search(Path(path).name) if path else None
-    return match["id"] if match else None

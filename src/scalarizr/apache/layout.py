@@ -10,7 +10,6 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     :param controls: where its control script is.
     :param config_dir: its configuration.
     :param main: the main file below that.
-    :param ports: the file below that in which people look for `Listen`.
     :param default_tls_sites: files below that which may hold the default virtual host for TLS.
     :param own_certificate: certificate and key that the distribution made.
     :param pid_file: where its pid file is, should its configuration not say so.

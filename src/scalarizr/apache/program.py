@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from scalarizr.apache.conditions import Conditions
+from scalarizr.apache.description import Description, RunConfig, read_description
 from scalarizr.apache.includes import included_files
 from scalarizr.apache.layout import DEBIAN, LAYOUTS, RED_HAT, Layout
 from scalarizr.apache.sysconfig import options_in, variables_beside
@@ -22,18 +22,15 @@ from scalarizr.host.listening import answers, holder_of, listening_sockets, sock
 from scalarizr.host.run import Finished, run
 from scalarizr.services.status import Status
 from scalarizr.services.supervision import Direct, Supervisor, find_supervisor
+from scalarizr.services.web_server import WebServer
 from scalarizr.settings.model import Apache
 
 _TEST_LIMIT = 120.0
 _START_LIMIT = 60.0
-_STOP_LIMIT = 60.0
 _RELOAD_LIMIT = 120.0
 _PID_FILE_LIMIT = 10.0
-_INCLUDED = re.compile(r"^\s*\([^)]*\)\s+(?P<path>/.*)$", re.MULTILINE)
 _LISTEN = re.compile(r"^[ \t]*Listen[ \t]+(?:\S+:)?(\d+)", re.MULTILINE | re.IGNORECASE)
 _PID_FILE = re.compile(r"\bAPACHE_PID_FILE=(?P<path>/\S+)")
-_DEFINED = re.compile(r"^Define: (?P<name>[^=\s]+)", re.MULTILINE)
-_MODULE = re.compile(r"^ (?P<name>\w+_module) ", re.MULTILINE)
 # ServerLimit where nothing is said of it; with the worker MPM a new process shares the place of one that finishes.
 _PLACES = {"mpm_event_module": 16, "mpm_prefork_module": 256}
 _SERVER_LIMIT = re.compile(r"^[ \t]*ServerLimit[ \t]+(\d+)", re.MULTILINE | re.IGNORECASE)
@@ -42,50 +39,14 @@ _SERVER_LIMIT = re.compile(r"^[ \t]*ServerLimit[ \t]+(\d+)", re.MULTILINE | re.I
 _MAIN_FILES = ("apache2.conf", "conf/httpd.conf", "httpd.conf")
 
 
-class RunConfig(msgspec.Struct, frozen=True):
-    """What Apache makes of its configuration (`-D DUMP_RUN_CFG`).
-
-    :param root: its ServerRoot.
-    :param document_root: of the main server.
-    :param error_log: of the main server; None: no file.
-    :param pid_file: its pid file.
-    :param user: user and group ids of its workers; None: unknown.
-    """
-
-    root: Path
-    document_root: Path
-    error_log: Path | None
-    pid_file: Path
-    user: tuple[int, int] | None
-
-
-class Description(msgspec.Struct, frozen=True):
-    """What Apache says of its live configuration.
-
-    :param run: how it runs.
-    :param files: all of its files.
-    :param modules: the loaded modules, such as `ssl_module`.
-    :param defines: what is defined, by `-D` or `Define`.
-    :param version: such as `2.4.62`; empty: unknown.
-    """
-
-    run: RunConfig
-    files: tuple[Path, ...]
-    modules: frozenset[str]
-    defines: frozenset[str] = frozenset()
-    version: str = ""
-
-    @property
-    def conditions(self) -> Conditions:
-        """What its configuration may ask of it."""
-        return Conditions(self.modules, self.defines, self.version)
-
-
-class ApacheProgram:
+class ApacheProgram(WebServer):
     """One Apache: the system's, or a private one by the settings.
 
     :param settings: of `[apache]`.
     """
+
+    called = "Apache"
+    endings = ((signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0))
 
     def __init__(self, settings: Apache) -> None:
         self._settings = settings
@@ -192,16 +153,11 @@ class ApacheProgram:
         """Run its configuration test."""
         return self.ask("-t", config=config)
 
-    def refuse_invalid(self) -> None:
-        """Check the live configuration.
-
-        :raises OutsideFailure: it is not valid; with Apache's own words.
-        """
+    def _mistakes(self) -> str | None:
         tested = self.test()
-        if tested.returncode != 0:
-            raise OutsideFailure(f"The configuration is not valid: {plain_words(tested)}")
+        return plain_words(tested) if tested.returncode != 0 else None
 
-    def describe(self) -> "Description":
+    def describe(self) -> Description:
         """Ask what it makes of its live configuration, all in one start of it.
 
         :raises OutsideFailure: the configuration is not valid.
@@ -254,6 +210,9 @@ class ApacheProgram:
             return pid
         return None
 
+    def _main_process(self) -> int | None:
+        return self.parent()
+
     def _pid_file(self) -> Path:
         try:
             return self.run_config().pid_file
@@ -266,10 +225,6 @@ class ApacheProgram:
                 if said:
                     return Path(said["path"].replace("$SUFFIX", ""))
             return Path(self.layout.pid_file)
-
-    def is_running(self) -> bool:
-        """Tell whether it runs."""
-        return self.parent() is not None
 
     def status(self) -> Status:
         """Tell its state."""
@@ -334,29 +289,6 @@ class ApacheProgram:
             if socket.port in wanted:
                 return f"The port {socket.port} is held by another program ({holder_of(socket.inode)})."
         return ""
-
-    def stop(self) -> None:
-        """Stop it; returns when it is gone.
-
-        :raises OutsideFailure: it still runs.
-        """
-        parent = self.parent()
-        if parent is None:
-            return
-        self._supervisor.stop()
-        if not processes.wait_until(lambda: not processes.is_alive(parent), _STOP_LIMIT):
-            raise OutsideFailure(f"Apache (process {parent}) was told to stop and still runs.")
-
-    def restart(self) -> None:
-        """Stop and start it.
-
-        :raises OutsideFailure: its configuration is not valid: it was left running; or it did not start.
-        """
-        tested = self.test()
-        if tested.returncode != 0:
-            raise OutsideFailure(f"Apache was not restarted: its configuration is not valid: {plain_words(tested)}")
-        self.stop()
-        self.start()
 
     def reload(self) -> None:
         """Let it load its configuration gracefully; returns when only the new generation takes connections.
@@ -424,47 +356,6 @@ class ApacheProgram:
             said = max((int(number) for text in texts for number in _SERVER_LIMIT.findall(text)), default=usual)
             self._known_places = parent, said if usual else None
         return self._known_places[1]
-
-    def _stop_directly(self) -> None:
-        parent = self.parent()
-        if parent is None:
-            return
-        for number, patience in ((signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(parent, number)
-            if processes.wait_until(lambda: not processes.is_alive(parent), patience):
-                return
-
-
-def read_description(text: str, config_dir: Path) -> Description:
-    """Read what Apache said of its live configuration.
-
-    :param config_dir: its ServerRoot where it says none.
-    """
-
-    def value(name: str) -> str | None:
-        match = re.search(rf'^{name}: "?([^"\n]*?)"?$', text, re.MULTILINE)
-        return match[1] if match else None
-
-    def number(name: str) -> int | None:
-        match = re.search(rf"^{name}: .*id=(\d+)", text, re.MULTILINE)
-        return int(match[1]) if match else None
-
-    root = Path(value("ServerRoot") or config_dir)
-    log = value("Main ErrorLog") or ""
-    user, group = number("User"), number("Group")
-    return Description(
-        RunConfig(
-            root=root,
-            document_root=root / (value("Main DocumentRoot") or ""),
-            error_log=root / log if log and not log.startswith(("|", "syslog")) else None,
-            pid_file=root / (value("PidFile") or "logs/httpd.pid"),
-            user=(user, group) if user is not None and group is not None else None,
-        ),
-        tuple(Path(match["path"].strip()) for match in _INCLUDED.finditer(text)),
-        frozenset(match["name"] for match in _MODULE.finditer(text)),
-        frozenset(match["name"] for match in _DEFINED.finditer(text)),
-    )
 
 
 def _written(path: Path) -> tuple[int, int] | None:

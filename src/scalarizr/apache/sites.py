@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from scalarizr.apache.program import RunConfig
+from scalarizr.apache.description import RunConfig
 from scalarizr.apache.template import HostText
 from scalarizr.errors import Refused
 from scalarizr.host.files import write_file
@@ -62,12 +62,16 @@ class Places:
         """Make what is missing: log directories as root's, document roots with a page as the server's user's."""
         for path in sorted(self._roots):
             if not path.exists():
-                self._make_directory(path, self._configured.user)
+                owner = self._configured.user if os.geteuid() == 0 else None
+                self._make_directory(path)
                 page = path / "index.html"
-                write_file(page, _PAGE, owner=self._configured.user if os.geteuid() == 0 else None)
+                write_file(page, _PAGE, owner=owner)
                 self._made.append(page)
+                if owner is not None:
+                    # The last: from here on the server's user may put something else in any place there.
+                    os.chown(path, *owner, follow_symlinks=False)
         for path in sorted(self._logs):
-            self._make_directory(path, None)
+            self._make_directory(path)
 
     def take_away(self) -> None:
         """Remove what was made and nobody has put anything into."""
@@ -81,14 +85,12 @@ class Places:
         """The making and its undoing; nothing where nothing is missing."""
         return ((self.make, self.take_away),) if self._roots or self._logs else ()
 
-    def _make_directory(self, path: Path, owner: tuple[int, int] | None) -> None:
+    def _make_directory(self, path: Path) -> None:
         missing = [one for one in (path, *path.parents) if not one.exists()]
         for one in reversed(missing):
             one.mkdir()
             one.chmod(0o755)  # whatever the agent's own mask is
             self._made.append(one)
-        if owner is not None and os.geteuid() == 0:
-            os.chown(path, *owner)
 
     def _path(self, word: str) -> Path | None:
         if "$" in word or "%" in word:

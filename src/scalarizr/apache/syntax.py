@@ -10,8 +10,14 @@ import re
 import msgspec
 
 # A quote that is not closed holds all the rest (ap_getword_conf in server/util.c).
-_WORD = re.compile(r'"((?:\\["\\]|[^"])*)"?|\'((?:\\[\'\\]|[^\'])*)\'?|(\S+)', re.DOTALL)
-_SECTION = re.compile(r"<\s*(?P<end>/?)\s*(?P<name>[A-Za-z][A-Za-z0-9_.-]*)\s*(?P<rest>[^\n]*?)\s*>\s*\Z", re.DOTALL)
+_WORD = re.compile(r'"((?:\\["\\]|[^"])*)"?|\'((?:\\[\'\\]|[^\'])*)\'?|(\S+)', re.DOTALL | re.ASCII)
+_SECTION = re.compile(
+    r"<\s*(?P<end>/?)\s*(?P<name>[A-Za-z][A-Za-z0-9_.-]*)(?P<rest>(?:[\s$].*)?)>", re.DOTALL | re.ASCII
+)
+# To Apache any other, such as a no-break space, is part of a word.
+_WHITE = " \t\n\v\f\r"
+# Each directive keeps the sections around it.
+_DEEPEST = 100
 
 
 class BadSyntax(Exception):
@@ -71,7 +77,8 @@ def split_words(text: str) -> list[str]:
 def parse(text: str) -> list[Directive]:
     """Read a text: its directives and sections in their order.
 
-    :raises BadSyntax: a section without its end, an end without its section, or a continued line without the next.
+    :raises BadSyntax: a section without its end, an end without its section, a continued line without the next, or
+        sections nested too deeply.
     """
     lines = text.split("\n")
     found: list[Directive] = []
@@ -86,7 +93,7 @@ def parse(text: str) -> list[Directive]:
             number += 1
             logical = logical[:-1] + lines[number].rstrip("\r")
         last, number = number, number + 1
-        stripped = logical.strip()
+        stripped = logical.strip(_WHITE)
         if not stripped or stripped.startswith("#"):
             continue
         within = tuple((section.name.lower(), section.arguments) for _place, section in opened)
@@ -96,23 +103,25 @@ def parse(text: str) -> list[Directive]:
                 raise BadSyntax(f"{stripped[:60]} is no directive", first + 1)
             found.append(Directive(name, arguments, first, last, within))
             continue
-        match = _SECTION.match(stripped)
+        match = _SECTION.fullmatch(stripped)
         if match is None:
             raise BadSyntax(f"{stripped[:60]} is no section", first + 1)
         if not match["end"]:
-            section = Directive(match["name"], match["rest"], first, last, within, is_section=True)
+            if len(opened) >= _DEEPEST:
+                raise BadSyntax(f"sections nested deeper than {_DEEPEST}", first + 1)
+            section = Directive(match["name"], match["rest"].strip(_WHITE), first, last, within, is_section=True)
             opened.append((len(found), section))
             found.append(section)
             continue
         if not opened:
-            raise BadSyntax(f"</{match['name']}> without <{match['name']}>", first + 1)
+            raise BadSyntax(f"</{match['name'][:60]}> without <{match['name'][:60]}>", first + 1)
         place, section = opened.pop()
         if section.name.lower() != match["name"].lower():
-            raise BadSyntax(f"</{match['name']}> where </{section.name}> is expected", first + 1)
+            raise BadSyntax(f"</{match['name'][:60]}> where </{section.name[:60]}> is expected", first + 1)
         found[place] = msgspec.structs.replace(section, closes=last)
     if opened:
         section = opened[-1][1]
-        raise BadSyntax(f"<{section.name}> is not closed", section.first + 1)
+        raise BadSyntax(f"<{section.name[:60]}> is not closed", section.first + 1)
     return found
 
 
@@ -125,7 +134,7 @@ def quoted(value: str) -> str:
 
 
 def _name_and_arguments(line: str) -> tuple[str, str]:
-    # Quotes around a directive's name are no part of it either.
+    # Quotes around a directive's name are no part of it, and neither is a > at its end, which Apache takes off.
     match = _WORD.match(line)
-    name = split_words(match[0])[0] if match else ""
-    return name, line[match.end() :].strip() if match else ""
+    name = split_words(match[0])[0].removesuffix(">") if match else ""
+    return name, line[match.end() :].strip(_WHITE) if match else ""

@@ -88,8 +88,8 @@ def _refuse_dangerous(one: Directive, host: HostText, parameter: str) -> None:
     first = _FIRST_WORD.match(written)
     problem = ""
     if _REFUSED.fullmatch(one.name):
-        problem = f"the directive {one.name}"
-    elif first and "$" in first[0]:
+        problem = f"the directive {one.name[:60]}"
+    elif "$" in one.name or (first and "$" in first[0]):
         # Apache puts variables in before it looks at what the directive is.
         problem = "a directive whose name is a variable"
     elif one.called("define") and not all(map(_PLAIN.fullmatch, one.words)):

@@ -8,7 +8,8 @@ import os
 import re
 from pathlib import Path
 
-from scalarizr.apache.program import ApacheProgram, Description
+from scalarizr.apache.description import Description
+from scalarizr.apache.program import ApacheProgram
 from scalarizr.apache.syntax import BadSyntax, parse
 from scalarizr.changes.live_file import read_state
 from scalarizr.changes.transaction import Transaction

@@ -8,149 +8,35 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from scalarizr.api.parts import Parts
+from scalarizr.api.system_types import (
+    DiskStatistics,
+    Distribution,
+    GivenScript,
+    GlobalVariable,
+    InterfaceStatistics,
+    Memory,
+    MetricValue,
+    MountedFileSystem,
+    ScriptOutput,
+    ScriptResult,
+    Space,
+    Uname,
+)
 from scalarizr.errors import Busy
 from scalarizr.host import cpu, disks, distribution, interpreters, kernel, memory, name, network
 from scalarizr.host.capacity import Capacity
 from scalarizr.host.load import LoadAverage
 from scalarizr.rpc.method import command, operation, query
 from scalarizr.rpc.rights import present_rights, refusal
-from scalarizr.secret import Secret
 from scalarizr.system import hook, hostname, log_files, metrics
 
 if TYPE_CHECKING:
     from scalarizr.system.scripts import Places
 
 _UPDATE_LOG = "scalarizr_update.log"
-
-
-class Uname(TypedDict):
-    """The kernel and the machine, as uname(1) names them."""
-
-    kernel_name: str
-    nodename: str
-    kernel_release: str
-    kernel_version: str
-    machine: str
-    processor: str
-    hardware_platform: str
-
-
-class Distribution(TypedDict):
-    """The distribution; what is not known is an empty string."""
-
-    distributor: str
-    release: str
-    codename: str
-
-
-class Memory(TypedDict):
-    """Memory and swap, in kB."""
-
-    total_swap: int
-    avail_swap: int
-    total_real: int
-    total_free: int
-    shared: int
-    buffer: int
-    cached: int
-    available: int
-
-
-class Requests(TypedDict):
-    """Requests of one direction since boot."""
-
-    num: int
-    sectors: int
-    bytes: int
-
-
-class DiskStatistics(TypedDict):
-    """What went through one block device."""
-
-    read: Requests
-    write: Requests
-
-
-class Traffic(TypedDict):
-    """Traffic of one direction since boot."""
-
-    bytes: int
-    packets: int
-    errors: int
-
-
-class InterfaceStatistics(TypedDict):
-    """What went through one network interface."""
-
-    receive: Traffic
-    transmit: Traffic
-
-
-class Space(TypedDict):
-    """A file system's size and free space, in kB."""
-
-    total: int
-    free: int
-
-
-class MetricValue(TypedDict):
-    """One scaling metric, read."""
-
-    id: int
-    name: str
-    value: float | None
-    error: str | None
-
-
-class ScriptOutput(TypedDict):
-    """What a script printed, each stream in base64."""
-
-    stdout: str
-    stderr: str
-
-
-class MountedFileSystem(TypedDict):
-    """One mount of a real file system; sizes in kB, null where it does not answer."""
-
-    device: str
-    mpoint: str
-    fstype: str
-    options: str
-    total: int | None
-    free: int | None
-
-
-class GivenScript(TypedDict, total=False):
-    """A script to be run."""
-
-    name: str | None
-    body: Secret | None
-    path: str | None
-    run_as: str | None
-    timeout: float | int | str | None
-    asynchronous: bool
-    execution_id: str | int | None
-
-
-class GlobalVariable(TypedDict):
-    """An environment variable of scripts; a private one's value is masked."""
-
-    name: str
-    value: Secret
-    private: NotRequired[bool]
-
-
-class ScriptResult(TypedDict):
-    """How a script ended; one that runs on has neither code nor time."""
-
-    execution_id: str
-    name: str
-    return_code: int | None
-    elapsed: float | None
-    timed_out: bool
 
 
 def _executions(parameters: Mapping[str, Any]) -> str:

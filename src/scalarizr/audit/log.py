@@ -4,10 +4,10 @@ import contextlib
 import logging
 import os
 import socket
-import stat
 from pathlib import Path
 from typing import Any
 
+from scalarizr.appended_file import AppendedFile
 from scalarizr.audit.chain import BEGINNING, Link, chained, files_of, hash_of, line_of
 
 AUDIT_LOG = "scalarizr_audit.log"
@@ -32,15 +32,12 @@ class AuditLog:
     def __init__(
         self, path: Path, head_file: Path, log: logging.Logger, max_size: int, keep: int, syslog: str = _SYSLOG
     ) -> None:
-        self._path = path
         self._head_file = head_file
         self._log = log
         self._max_size = max_size
-        self._keep = keep
         self._syslog = syslog
-        self._descriptor = -1
         self._head = os.open(head_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        self._open()
+        self._file = AppendedFile(path, max(keep, 1), readable=True)
         self.end = self._found_end()
         kept = read_head(head_file)
         follows = kept == self.end or (self.end.n == kept.n + 1 and self._previous == kept.head)
@@ -56,14 +53,13 @@ class AuditLog:
         """
         line, end = line_of(entry, self.end)
         try:
-            self._follow()
-            written = os.write(self._descriptor, line)
-            if written != len(line):
-                raise OSError(None, "only a part of a line could be written")
+            self._file.follow()
+            self._file.append(line)
             self.end, self._previous = end, self.end.head
             os.pwrite(self._head, _head_text(end), 0)
-            if os.fstat(self._descriptor).st_size > self._max_size:
-                self._rotate()
+            if self._file.size > self._max_size:
+                self._file.sync()
+                self._file.rotate()
         except OSError as error:
             self._log.error("audit log: line %d could not be written: %s", end.n, error.strerror or error)
             with contextlib.suppress(OSError):
@@ -79,51 +75,22 @@ class AuditLog:
 
     def close(self) -> None:
         """Make all durable, and close."""
-        for descriptor in (self._descriptor, self._head):
-            with contextlib.suppress(OSError):
-                os.fsync(descriptor)
-            os.close(descriptor)
-
-    def _open(self) -> None:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self._path, flags, 0o600)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise OSError(None, f"{self._path} is no regular file")
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = descriptor
-        self._identity = (status.st_dev, status.st_ino)
-
-    def _follow(self) -> None:
-        """Open the file anew where somebody else moved it away; the chain goes on."""
-        try:
-            status = os.stat(self._path)
-        except FileNotFoundError:
-            self._open()
-            return
-        if (status.st_dev, status.st_ino) != self._identity:
-            self._open()
-
-    def _rotate(self) -> None:
-        os.fsync(self._descriptor)
-        for number in range(max(self._keep, 1), 0, -1):
-            older = self._path.with_name(f"{self._path.name}.{number}")
-            newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(newer, older)
-        self._open()
+        with contextlib.suppress(OSError):
+            self._file.sync()
+        self._file.close()
+        with contextlib.suppress(OSError):
+            os.fsync(self._head)
+        os.close(self._head)
 
     def _found_end(self) -> Link:
         """Find where the chain ends; a last line that a crash cut off gets its line end, and stays."""
         self._previous = BEGINNING
-        for path in reversed(files_of(self._path)):
+        for path in reversed(files_of(self._file.path)):
             lines = _last_lines(path)
             if not lines:
                 continue
-            if path == self._path and not lines[-1].endswith(b"\n"):
-                os.write(self._descriptor, b"\n")
+            if path == self._file.path and not lines[-1].endswith(b"\n"):
+                self._file.append(b"\n")
             last = lines[-1].rstrip(b"\n")
             link = chained(last)
             if link is not None:
@@ -148,7 +115,8 @@ def read_head(path: Path) -> Link:
     :raises OSError: it cannot be read.
     """
     try:
-        number, _, head = path.read_text("ascii", "replace").strip().partition(" ")
+        text = path.read_text("ascii", "replace")[:200]  # whatever stands behind it
+        number, _, head = text.partition("\n")[0].strip().partition(" ")
     except FileNotFoundError:
         return Link()
     return Link(int(number), head) if number.isascii() and number.isdigit() and len(head) == len(BEGINNING) else Link()

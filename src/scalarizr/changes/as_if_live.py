@@ -1,16 +1,12 @@
 """Running a program that sees planned files in their live places, while everybody else sees the live ones.
 
-A thread takes a mount namespace of its own (unshare(2) is per thread), mounts the planned files over the live ones
-there, and starts the program, which inherits it. The namespace goes with the last of the two, whatever ends them.
-Where that is not permitted (containers), `Shadow` stands in: a copy of the configuration's directories.
+A thread mounts the planned files over the live ones in a namespace of its own, and starts the program, which inherits
+it. Where that is not permitted (containers), `Shadow` stands in: a copy of the configuration's directories.
 """
 
-import contextvars
-import ctypes
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,17 +15,38 @@ from scalarizr.changes.journal import PlannedFile
 from scalarizr.changes.live_file import FileState
 from scalarizr.errors import OutsideFailure
 from scalarizr.host.files import make_private_directory
+from scalarizr.host.mount_namespace import BIND, BIND_ALL, NotPermitted, in_own_namespace, mount
+from scalarizr.host.run import Finished
 
 T = TypeVar("T")
-# linux/sched.h and linux/mount.h.
-_CLONE_NEWNS = 0x00020000
-_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
 _LIVE = ".live"
-_libc: list[ctypes.CDLL] = []
 
 
-class NotPermitted(Exception):
-    """This process may not have a mount namespace of its own."""
+def check_as_if_live(
+    files: Sequence[PlannedFile],
+    scratch: Path,
+    directories: Sequence[Path],
+    main_config: Path,
+    test: Callable[[Path | None], Finished],
+    words: Callable[[Finished], str],
+) -> tuple[int, str]:
+    """Have a program test planned files: in their live places, or in a copy where that is not permitted.
+
+    :param scratch: a directory that nothing else is in.
+    :param directories: the configuration's.
+    :param main_config: the live main configuration.
+    :param test: runs the test, of the main configuration that it gets; None: of the live one.
+    :param words: takes out what the program said.
+    :return: its exit status and its words, with live places in them.
+    :raises OutsideFailure: the planned files could not be put there.
+    """
+    try:
+        tested = as_if_live(files, scratch, lambda: test(None))
+        return tested.returncode, words(tested)
+    except NotPermitted:
+        with Shadow(directories, files, scratch / "shadow") as shadow:
+            tested = test(Path(shadow.there(str(main_config))))
+            return tested.returncode, shadow.back(words(tested))
 
 
 def as_if_live(files: Sequence[PlannedFile], scratch: Path, work: Callable[[], T]) -> T:
@@ -37,60 +54,31 @@ def as_if_live(files: Sequence[PlannedFile], scratch: Path, work: Callable[[], T
 
     :param scratch: a directory that nothing else is in; it stays empty for everybody else.
     :return: what `work` returns.
-    :raises NotPermitted: that needs CAP_SYS_ADMIN.
+    :raises NotPermitted: that needs a mount namespace of its own.
     :raises OutsideFailure: the planned files could not be put there.
     """
     make_private_directory(scratch)
-    outcome: list[T] = []
-    failure: list[BaseException] = []
 
-    def run() -> None:
+    def inside() -> T:
         try:
-            _enter_namespace()
-            try:
-                _lay_over(files, scratch)
-            except OSError as error:
-                raise OutsideFailure(
-                    f"The planned files could not be laid over the live ones: {error}. Nothing was changed."
-                ) from error
-            outcome.append(work())
-        except BaseException as error:  # noqa: BLE001  raised again where it is waited for
-            failure.append(error)
+            _lay_over(files, scratch)
+        except OSError as error:
+            raise OutsideFailure(
+                f"The planned files could not be laid over the live ones: {error}. Nothing was changed."
+            ) from error
+        return work()
 
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(run,), name="as-if-live")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-def _enter_namespace() -> None:
-    if not _libc:
-        _libc.append(ctypes.CDLL(None, use_errno=True))
-    if _libc[0].unshare(_CLONE_NEWNS) != 0:
-        raise NotPermitted(os.strerror(ctypes.get_errno()))
-    _mount("none", Path("/"), _MS_REC | _MS_PRIVATE)
-
-
-def _mount(source: str, target: Path, flags: int, kind: str | None = None) -> None:
-    result = _libc[0].mount(
-        source.encode(), os.fsencode(target), kind.encode() if kind else None, ctypes.c_ulong(flags), None
-    )
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(target))
+    return in_own_namespace(inside, "as-if-live")
 
 
 def _lay_over(files: Sequence[PlannedFile], scratch: Path) -> None:
-    _mount("scalarizr", scratch, 0, "tmpfs")
+    mount("scalarizr", scratch, 0, "tmpfs")
     directories: dict[Path, list[PlannedFile]] = {}
     for number, file in enumerate(files):
         if file.new.content is not None and file.old.content is not None:
             staged = scratch / f"file.{number}"
             _write(staged, file.new)
-            _mount(str(staged), file.path, _MS_BIND)
+            mount(str(staged), file.path, BIND)
         else:
             directories.setdefault(_existing_ancestor(file.path), []).append(file)
     for number, directory in enumerate(sorted(directories, key=lambda path: len(path.parts))):
@@ -105,7 +93,7 @@ def _shadow_directory(directory: Path, files: list[PlannedFile], planned: Path) 
     """Mount over a directory another with the same entries, but for what comes and goes."""
     live = planned / _LIVE
     live.mkdir(mode=0o755, parents=True)
-    _mount(str(directory), live, _MS_BIND | _MS_REC)
+    mount(str(directory), live, BIND_ALL)
     for entry in os.scandir(live):
         # A link is copied as it is: a relative one has to start from the same place. All others lead relatively, too,
         # since an absolute path may lead through this very directory.
@@ -118,7 +106,7 @@ def _shadow_directory(directory: Path, files: list[PlannedFile], planned: Path) 
             os.symlink(file.new.target, place)
         elif file.new.content is not None:
             _write(place, file.new)
-    _mount(str(planned), directory, _MS_BIND | _MS_REC)
+    mount(str(planned), directory, BIND_ALL)
 
 
 def _write(place: Path, state: FileState) -> None:

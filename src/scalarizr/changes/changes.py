@@ -148,27 +148,39 @@ class Changes:
         :return: the changes that were undone, with their final status: `failed`, or `conflict` where a person edited a
             file since, which was left as it is.
         """
-        recovered = []
-        self.journal.sweep()
-        for service in sorted({record.service for record in (*self.journal.pending(), *self.journal.formed())}):
-            lock = try_lock(self._lock_file(service))
-            if lock is None:
-                continue  # another process is in the middle of it
-            try:
-                recovered += self._recover_service(service)
-            except ScalarizrError as failure:
-                self._log.error("%s", failure.message)
-            finally:
-                os.close(lock)
-        finished = self.journal.history()
-        sweep({Path(file.path).parent for record in finished for file in record.files}, {one.id for one in finished})
-        for record in self.journal.waiting():
-            if seconds_left(record) == 0:
-                try:
-                    self.expire(record.id)
-                except ScalarizrError as failure:
-                    self._log.error("change id=%s could not be taken back yet: %s", record.id, failure.message)
+        recovered: list[Record] = []
+        try:
+            for aside in self.journal.sweep():
+                self._log.error("the record of a change cannot be read; look at what it was about: kept as %s", aside)
+            for service in sorted({record.service for record in (*self.journal.pending(), *self.journal.formed())}):
+                recovered += self._recovered_service(service)
+            finished = self.journal.history()
+            places = {Path(file.path).parent for record in finished for file in record.files}
+            sweep(places, {one.id for one in finished})
+            for record in self.journal.waiting():
+                if seconds_left(record) == 0:
+                    self._expire_if_possible(record)
+        except (ScalarizrError, OSError) as failure:
+            self._log.error("what was cut off of changes cannot be looked through: %s", failure)
         return recovered
+
+    def _recovered_service(self, service: str) -> list[Record]:
+        lock = try_lock(self._lock_file(service))
+        if lock is None:
+            return []  # another process is in the middle of it
+        try:
+            return self._recover_service(service)
+        except (ScalarizrError, OSError) as failure:
+            self._log.error("%s", failure)
+            return []
+        finally:
+            os.close(lock)
+
+    def _expire_if_possible(self, record: Record) -> None:
+        try:
+            self.expire(record.id)
+        except (ScalarizrError, OSError) as failure:
+            self._log.error("change id=%s could not be taken back yet: %s", record.id, failure)
 
     def confirm(self, record: Record) -> Record:
         """Keep a change that waits.
@@ -205,7 +217,7 @@ class Changes:
             record = self.find(change_id)
             if record.status != "waiting" or seconds_left(record) > 0:
                 return None
-            files = [self.journal.planned(file) for file in record.files]
+            files = self._planned(record)
             edited = Switch(record.id, files).edited()
             service = self.service(record.service)
             transaction = self._make(Transaction, record.service, "change.expire")
@@ -280,7 +292,7 @@ class Changes:
         self.journal.drop_formed(record)
 
     def _settle(self, record: Record) -> Record:
-        files = [self.journal.planned(file) for file in record.files]
+        files = self._planned(record)
         switch = Switch(record.id, files)
         if record.status == "applying":
             record = self._undo(record, switch)
@@ -290,6 +302,21 @@ class Changes:
         switch.tidy()
         self.journal.finish(record)
         return record
+
+    def _planned(self, record: Record) -> list[PlannedFile]:
+        try:
+            return [self.journal.planned(file) for file in record.files]
+        except OSError as error:
+            raise OutsideFailure(
+                f"The change {record.id} ({record.method}) cannot be taken back: {error.filename}: {error.strerror}. "
+                f"See to it that its files are as they should be, and remove {self._place_of(record).parent}: "
+                f"{', '.join(file.path for file in record.files)}",
+                {"id": record.id, "service": record.service},
+            ) from error
+
+    def _place_of(self, record: Record) -> Path:
+        pending = self.journal.pending_place(record) / "record.json"
+        return pending if pending.exists() else self.journal.place_of(record)
 
     def _undo(self, record: Record, switch: Switch) -> Record:
         try:

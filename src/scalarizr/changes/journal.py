@@ -6,8 +6,10 @@ it where its record says that it was applied. Renamed to `history/` it is. What 
 """
 
 import contextlib
+import errno
 import hashlib
 import os
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _RECORD = "record.json"
 _SMALL = 1 << 14  # of a record that is kept in memory
+_TIME_DIGITS = 13  # of an id: milliseconds
+_ID = re.compile("[0-9a-f]{21}")
 
 Status = Literal["applying", "applied", "waiting", "reverted", "conflict", "failed"]
 
@@ -113,6 +117,7 @@ class Journal:
         self._pending = directory / "pending"
         self._history = directory / "history"
         self.objects = directory / "objects"
+        self._damaged = directory / "damaged"
         self._known: dict[Path, tuple[tuple[int, int, int], Record]] = {}
 
     def make_directories(self) -> None:
@@ -197,12 +202,19 @@ class Journal:
         """Give the changes that did not come to their end, oldest first."""
         return self._records(self._pending)
 
-    def sweep(self) -> None:
-        """Remove what never became a whole journal: nothing was changed by it."""
+    def sweep(self) -> list[Path]:
+        """Remove what never became a whole journal: nothing was changed by it; put aside what cannot be read any more.
+
+        :return: what was put aside.
+        """
+        put_aside: list[Path] = []
         if self._pending.is_dir():
             with self._alone():
+                for place in (*_places(self._pending), *_places(self._history)):
+                    if (place / _RECORD).exists() and _decoded(place / _RECORD) is None:
+                        put_aside.append(self._put_aside(place))
                 for left in self._pending.glob(".*"):
-                    if not (left / _RECORD).exists():
+                    if not (left / _RECORD).exists() or _decoded(left / _RECORD) is None:
                         shutil.rmtree(left, ignore_errors=True)
                 for left in self.objects.glob(".*"):
                     left.unlink(missing_ok=True)
@@ -210,6 +222,16 @@ class Journal:
                     if not (place / _RECORD).exists():
                         shutil.rmtree(place, ignore_errors=True)
                 self._drop_unused_objects()
+        return put_aside
+
+    def _put_aside(self, place: Path) -> Path:
+        make_private_directory(self._damaged)
+        aside = self._damaged / f"{place.parent.name}-{place.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(place, aside)
+        for older in _places(self._damaged)[: -self._kept]:
+            shutil.rmtree(older, ignore_errors=True)
+        return aside
 
     def update(self, record: Record) -> None:
         """Give a finished change another status."""
@@ -223,6 +245,19 @@ class Journal:
         """Give the file in which a finished change is recorded."""
         return self._history / record.id / _RECORD
 
+    def pending_place(self, record: Record) -> Path:
+        """Give the directory of a change that is not finished."""
+        return self._pending / record.id
+
+    def new_id(self, now: float) -> str:
+        """Give a change's id, which sorts behind all that are kept, wherever the clock was set meanwhile.
+
+        :param now: Unix time.
+        """
+        ids = [place.name for directory in (self._pending, self._history) for place in _places(directory)]
+        newest = max((int(name[:_TIME_DIGITS], 16) for name in ids if _ID.fullmatch(name)), default=0)
+        return f"{max(int(now * 1000), newest + 1):0{_TIME_DIGITS}x}{os.urandom(4).hex()}"
+
     def waiting(self, service: str | None = None) -> list[Record]:
         """Give the changes that wait for a confirmation, of one service or all."""
         return [
@@ -234,7 +269,7 @@ class Journal:
     def state(self, kept: KeptState) -> FileState:
         """Give back what a name held.
 
-        :raises OSError: it is not kept any more.
+        :raises OSError: it is not kept any more, or damaged.
         """
         content = None if kept.digest is None else self._content(kept.digest)
         return FileState(content, kept.mode, kept.owner, kept.attributes, kept.target)
@@ -256,7 +291,10 @@ class Journal:
                 mark = status.st_ino, status.st_mtime_ns, status.st_size
                 known = self._known.get(file)
                 if known is None or known[0] != mark:
-                    known = mark, msgspec.json.decode(file.read_bytes(), type=Record)
+                    record = _decoded(file)
+                    if record is None:
+                        continue  # the next start puts it aside, and says so
+                    known = mark, record
                     if status.st_size <= _SMALL:
                         self._known[file] = known
                 records.append(known[1])
@@ -315,8 +353,14 @@ class Journal:
         return KeptState(digest, state.mode, state.owner, state.attributes, state.target)
 
     def _content(self, digest: str) -> bytes:
-        with open(self.objects / digest, "rb") as file:
-            return zlib.decompress(file.read())
+        place = self.objects / digest
+        try:
+            content = zlib.decompress(place.read_bytes())
+        except zlib.error:
+            content = None
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            raise OSError(errno.EIO, "what is kept there is damaged", str(place))
+        return content
 
     def _prune(self) -> None:
         records = self._records(self._history)
@@ -341,6 +385,13 @@ def _places(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     return sorted(place for place in directory.iterdir() if not place.name.startswith("."))
+
+
+def _decoded(file: Path) -> Record | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Record)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _ended(record: Record) -> Record:

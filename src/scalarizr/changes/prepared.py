@@ -8,20 +8,15 @@ the journal takes it.
 import contextlib
 import hashlib
 import os
-import queue
-import threading
-import time
 import zlib
 from pathlib import Path
 from types import TracebackType
 
 from scalarizr.changes.journal import Journal, PlannedFile, Record
 from scalarizr.changes.switch import Switch
-from scalarizr.errors import Busy
+from scalarizr.errors import Busy, OutsideFailure
 from scalarizr.host.files import write_file
-
-_COMES_WITHIN = 1.0
-_LOOK_AGAIN = 0.05
+from scalarizr.host.side_thread import SideThread
 
 
 class Prepared:
@@ -46,23 +41,22 @@ class Prepared:
         self._written: dict[str, Path] = {}
         self._formed: Record | None = None
         self._is_taken = False
-        self._is_wanted = False
-        self._has_begun = False
-        self._has_ended = False
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread = SideThread(self._prepare, "prepare-change")
+        self._is_started = False
 
     def __enter__(self) -> "Prepared":
         return self
 
     def start(self) -> None:
         """Begin to write: within the block, so that whatever a cancellation cuts off goes at its end."""
-        self._is_wanted = True
-        threading.Thread(target=self._prepare, name="prepare-change").start()
+        with contextlib.suppress(OutsideFailure):  # no thread, nothing prepared
+            self._thread.start()
+            self._is_started = True
 
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._await_thread()
+        self._thread.wait()
         for place in self._written.values():
             with contextlib.suppress(OSError):
                 os.unlink(place)
@@ -73,7 +67,8 @@ class Prepared:
 
     def formed(self) -> Record | None:
         """Wait for what is being written; give the record as it stands beside the journal, None where it does not."""
-        self._await_thread()
+        if self._is_started:
+            self._thread.result()
         return self._formed
 
     def taken(self) -> None:
@@ -98,31 +93,12 @@ class Prepared:
             return False
         return True
 
-    def _await_thread(self) -> None:
-        """Wait for the thread; one whose start was cut off may still come, or never.
-
-        `Thread.join` would not do: when a cancellation cuts it off, Python takes the thread for ended from then on, and
-        whoever waits again, to clean up behind it, does not wait (bpo-45274, until 3.13).
-        """
-        deadline = time.monotonic() + _COMES_WITHIN
-        while (self._is_wanted or self._has_begun) and not self._has_ended:
-            if time.monotonic() >= deadline:
-                self._is_wanted = False
-            with contextlib.suppress(queue.Empty):
-                self._bell.get(timeout=_LOOK_AGAIN)
-
     def _prepare(self) -> None:
-        self._has_begun = True
-        try:
-            if self._is_wanted:
-                with contextlib.suppress(OSError, Busy):
-                    self._journal.make_directories()
-                    self._write_objects()
-                    self._formed = self._journal.form(self._record, self._files, self)
-                    self._switch.prepare()
-        finally:
-            self._has_ended = True
-            self._bell.put(None)
+        with contextlib.suppress(OSError, Busy):
+            self._journal.make_directories()
+            self._write_objects()
+            self._formed = self._journal.form(self._record, self._files, self)
+            self._switch.prepare()
 
     def _write_objects(self) -> None:
         for content in (state.content for file in self._files for state in (file.new, file.old)):

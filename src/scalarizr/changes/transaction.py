@@ -179,7 +179,7 @@ class Transaction:
             return None
         self._refuse_while_one_waits(in_place_of)
         now = time.time()
-        identity = f"{int(now * 1000):013x}{os.urandom(4).hex()}"
+        identity = self._journal.new_id(now)
         record = Record(identity, now, self._method, self._service, "applying", [])
         switch = Switch(identity, files)
         if validate is None:

@@ -68,5 +68,13 @@ def call(
 def _options_of(target: Target) -> str:
     """Give the options with which a further command reaches the same agent with the same key."""
     etc = target.etc if target.etc != default_etc() else None
-    given = {"--etc": etc, "--url": target.url, "--key": target.key, "--key-id": target.key_id}
+    given = {
+        "--etc": etc,
+        "--url": target.url,
+        "--ca": target.ca,
+        "--certificate": target.certificate,
+        "--certificate-key": target.certificate_key,
+        "--key": target.key,
+        "--key-id": target.key_id,
+    }
     return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)

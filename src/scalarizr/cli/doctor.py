@@ -17,11 +17,12 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on a terminal, too.")
 @etc_option
 def doctor(etc: Path, as_json: bool) -> None:
-    """Check the installation: key, clock, port, services, programs, logs, disk space.
+    """Check the installation: key, clock, port, services, programs, logs, disk space, TLS.
 
     Exit status 1 where a check failed.
     """
     from scalarizr.cli.checks import CHECKS, Finding, check_keys
+    from scalarizr.cli.tls_check import check_tls
 
     try:
         settings = load_settings(etc)
@@ -32,7 +33,7 @@ def doctor(etc: Path, as_json: bool) -> None:
         found = Finding("settings", "ok", str(path))
         absent = Finding("settings", "warn", f"{path} is not there, the defaults count; `scalarizr init` writes it.")
         findings = [found if path.exists() else absent, *check_keys(etc.absolute(), settings)]
-        for check in CHECKS:
+        for check in (*CHECKS, check_tls):
             findings += check(settings)
     if for_people(as_json):
         for finding in findings:

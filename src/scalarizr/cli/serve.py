@@ -2,15 +2,19 @@
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from scalarizr.cli.target import etc_option
+from scalarizr.host.service_manager import ServiceManager
 from scalarizr.settings.load import BadSettings
+
+if TYPE_CHECKING:
+    from scalarizr.server.activation import PassedSockets
 
 # asyncio imports ssl where it can, which costs 5 MB of memory and 20 ms. Nothing in the agent speaks TLS by asyncio, so
 # for the moment of that import it looks as if Python had been built without.
@@ -43,24 +47,31 @@ def run_agent(etc: Path, listen: str | None, started: Callable[[list[str]], obje
         if module is not None:
             sys.modules[name] = module
     from scalarizr.agent import CannotStart
+    from scalarizr.server.activation import BadActivation, passed_sockets
 
     os.umask(0o077)
     try:
-        asyncio.run(_serve(etc, [listen] if listen else None, started))
+        asyncio.run(_serve(etc, [listen] if listen else None, started, passed_sockets()))
+    except BadActivation as error:
+        raise click.ClickException(f"{error}.") from None
     except CannotStart as error:
         raise click.ClickException(str(error)) from None
 
 
-async def _serve(etc: Path, listen: list[str] | None, started: Callable[[list[str]], object]) -> None:
+async def _serve(
+    etc: Path, listen: list[str] | None, started: Callable[[list[str]], object], passed: "PassedSockets"
+) -> None:
     import asyncio
 
     from scalarizr.agent import Agent
 
     # Who wants the settings to be re-read finds this process from the moment that it holds the state directory.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
-    agent = Agent(etc, listen=listen)
+    manager = ServiceManager()
+    agent = Agent(etc, listen=listen, passed=passed)
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
+    agent.on_nothing_to_do = end.set
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end.set)
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
@@ -71,19 +82,32 @@ async def _serve(etc: Path, listen: list[str] | None, started: Callable[[list[st
         agent.close()
         raise
     started(agent.addresses)
-    tell_service_manager("READY=1")
+    _tell(manager, "READY=1")
+    if manager.watchdog is not None:
+        _keep_watchdog_calm(manager, manager.watchdog)
     await end.wait()
-    tell_service_manager("STOPPING=1")
+    _tell(manager, "STOPPING=1")
     await agent.stop()
 
 
-def tell_service_manager(state: str) -> None:
-    """Send a state to systemd, where it asked for it (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-        try:
-            notify.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-        except OSError as error:
-            click.echo(f"The service manager cannot be told {state}: {error.strerror}.", err=True)
+def _keep_watchdog_calm(manager: ServiceManager, within: float) -> None:
+    """Give signs of life from now on, from the event loop, which is what must not hang: half as often as it may be."""
+    import asyncio
+    import faulthandler
+
+    # An agent that hangs is ended by SIGABRT, and says then in the journal where each of its threads was.
+    faulthandler.enable()
+    loop = asyncio.get_running_loop()
+
+    def give() -> None:
+        _tell(manager, "WATCHDOG=1")
+        loop.call_later(within / 2, give)
+
+    give()
+
+
+def _tell(manager: ServiceManager, state: str) -> None:
+    try:
+        manager.tell(state)
+    except OSError as error:
+        click.echo(f"The service manager cannot be told {state}: {error.strerror or error}.", err=True)

@@ -8,13 +8,21 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from scalarizr.client import AgentError, AuthenticationFailed, Client, ClientError, Unreachable
+from scalarizr.client import (
+    AgentError,
+    AuthenticationFailed,
+    CertificateUnusable,
+    Client,
+    ClientError,
+    Unreachable,
+)
 from scalarizr.envelope.keyring import key_file, keys_directory
 from scalarizr.settings.address import read_address
 from scalarizr.settings.key_id import DEFAULT, EXPECTED, is_key_id
 from scalarizr.settings.load import BadSettings, default_etc, load_settings
 from scalarizr.settings.model import Settings
 
+_FILE = click.Path(path_type=Path)
 ANSWERED_WITH_ERROR, USAGE, UNREACHABLE, UNAUTHENTICATED = 1, 2, 3, 4
 
 
@@ -25,6 +33,9 @@ class Target(NamedTuple):
     :ivar url: where it is; None: the local one.
     :ivar key: the key's file; None: the local one's.
     :ivar key_id: the id that the agent knows the key by; None for its default key.
+    :ivar ca: for https, the file of the issuers that are believed; None: the system's.
+    :ivar certificate: for https, the file of the client's certificate.
+    :ivar certificate_key: the file of its key.
     :ivar envelope: `sealed` or `founding`.
     :ivar timeout: seconds for one call.
     """
@@ -33,6 +44,9 @@ class Target(NamedTuple):
     url: str | None
     key: Path | None
     key_id: str | None
+    ca: Path | None
+    certificate: Path | None
+    certificate_key: Path | None
     envelope: str
     timeout: float
 
@@ -63,11 +77,16 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
         url: str | None,
         key: str | None,
         key_id: str | None,
+        ca: Path | None,
+        certificate: Path | None,
+        certificate_key: Path | None,
         envelope: str,
         timeout: float,
         **options: Any,
     ) -> Any:
-        target = Target(etc, url, Path(key) if key else None, key_id, envelope, timeout)
+        target = Target(
+            etc, url, Path(key) if key else None, key_id, ca, certificate, certificate_key, envelope, timeout
+        )
         return function(*arguments, target=target, **options)
 
     wrapped.__name__ = function.__name__
@@ -78,6 +97,11 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--timeout", type=click.FloatRange(min=0.1), default=150.0, metavar="SECONDS", help="For one call."
         ),
         click.option("--envelope", type=click.Choice(["sealed", "founding"]), default="sealed", show_default=True),
+        click.option("--certificate-key", type=_FILE, metavar="FILE", help="Its key; in the same file when not given."),
+        click.option("--certificate", type=_FILE, metavar="FILE", help="For https: this client's certificate."),
+        click.option(
+            "--ca", type=_FILE, metavar="FILE", help="For https: who is believed; the system's issuers if not."
+        ),
         click.option("--key-id", metavar="ID", help="The id of the key; the agent's default key when not given."),
         click.option("--key", metavar="FILE", help="Its key; the local one's when not given."),
         click.option("--url", metavar="URL", help="Where the agent is; the local one when not given."),
@@ -122,7 +146,18 @@ def connected(target: Target) -> Iterator[Client]:
             url = url or local_url(settings)
             key = key or _local_key(settings, target)
         try:
-            client = Client(url, key_file=key, key_id=target.key_id, envelope=target.envelope, timeout=target.timeout)
+            client = Client(
+                url,
+                key_file=key,
+                key_id=target.key_id,
+                ca=target.ca,
+                certificate=target.certificate,
+                certificate_key=target.certificate_key,
+                envelope=target.envelope,
+                timeout=target.timeout,
+            )
+        except CertificateUnusable as error:
+            fail(UNAUTHENTICATED, str(error))
         except ClientError as error:
             fail(UNAUTHENTICATED, f"{error} {_key_advice(error)}")
         except ValueError as error:

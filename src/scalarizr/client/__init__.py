@@ -4,6 +4,7 @@ from scalarizr.client.client import Client
 from scalarizr.client.errors import (
     AgentError,
     AuthenticationFailed,
+    CertificateUnusable,
     ClientError,
     Unreachable,
 )
@@ -13,6 +14,7 @@ __all__ = [
     "AgentError",
     "AsyncClient",
     "AuthenticationFailed",
+    "CertificateUnusable",
     "Client",
     "ClientError",
     "Operation",

@@ -53,8 +53,8 @@ class AsyncClient(CallingEnd):
     """Calls an agent: `await AsyncClient("http://10.0.0.7:8010", key_file="server.key").system.load_average()`.
 
     :param url: where the agent is.
-    :param options: see `CallingEnd`: `key` or `key_file`, `key_id`, `envelope`, `timeout`, `connect_timeout`,
-        `connections`.
+    :param options: see `CallingEnd`: `key` or `key_file`, `key_id`, `ca`, `certificate`, `certificate_key`, `envelope`,
+        `timeout`, `connect_timeout`, `connections`.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -113,7 +113,7 @@ class AsyncClient(CallingEnd):
         except TimeoutError:
             raise Unreachable(f"{self._where()} did not answer in time.") from None
         except OSError as error:
-            raise Unreachable(f"{self._where()} cannot be reached: {error.strerror or error}.") from error
+            raise self._failure(error) from error
         return received
 
     async def _exchange_once(self, sent: Sent, streams: Streams) -> Received | None:
@@ -122,7 +122,7 @@ class AsyncClient(CallingEnd):
         received = Received()
         whole = False
         try:
-            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            with contextlib.suppress(*self._broken):
                 writer.write(sent.data)
                 while not received.complete:
                     data = await reader.read(65536)
@@ -142,13 +142,8 @@ class AsyncClient(CallingEnd):
         return None
 
     async def _connect(self) -> Streams:
-        context = None
-        if self._place.tls:
-            import ssl
-
-            context = ssl.create_default_context()
         async with asyncio.timeout(self._connect_timeout):
-            return await asyncio.open_connection(self._place.host, self._place.port, ssl=context)
+            return await asyncio.open_connection(self._place.host, self._place.port, ssl=self._tls)
 
 
 async def _close(streams: Streams) -> None:

@@ -22,8 +22,8 @@ class Client(CallingEnd):
     """Calls an agent: `Client("http://10.0.0.7:8010", key_file="server.key").system.load_average()`.
 
     :param url: where the agent is.
-    :param options: see `CallingEnd`: `key` or `key_file`, `key_id`, `envelope`, `timeout`, `connect_timeout`,
-        `connections`.
+    :param options: see `CallingEnd`: `key` or `key_file`, `key_id`, `ca`, `certificate`, `certificate_key`, `envelope`,
+        `timeout`, `connect_timeout`, `connections`.
     """
 
     if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Client(CallingEnd):
         except TimeoutError:
             raise Unreachable(f"{self._where()} did not answer in time.") from None
         except OSError as error:
-            raise Unreachable(f"{self._where()} cannot be reached: {error.strerror or error}.") from error
+            raise self._failure(error) from error
         return received
 
     def _exchange_once(self, sent: Sent, connection: socket.socket, deadline: float) -> Received | None:
@@ -106,9 +106,9 @@ class Client(CallingEnd):
         try:
             connection.settimeout(max(deadline - time.monotonic(), 0.001))
             # A refusal may come before everything was sent; then it is the answer that counts.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(*self._broken):
                 connection.sendall(sent.data)
-            with contextlib.suppress(ConnectionResetError):
+            with contextlib.suppress(*self._broken):
                 while not received.complete:
                     left = deadline - time.monotonic()
                     if left <= 0:
@@ -133,12 +133,10 @@ class Client(CallingEnd):
     def _connect(self) -> socket.socket:
         connection = socket.create_connection((self._place.host, self._place.port), self._connect_timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not self._place.tls:
+        if self._tls is None:
             return connection
-        import ssl
-
         try:
-            return ssl.create_default_context().wrap_socket(connection, server_hostname=self._place.host)
+            return self._tls.wrap_socket(connection, server_hostname=self._place.host)
         except BaseException:
             connection.close()
             raise

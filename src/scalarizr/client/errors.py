@@ -27,6 +27,10 @@ class AgentError(ClientError):
         return self.message
 
 
+class CertificateUnusable(ClientError):
+    """A file of certificates, or of a certificate's key, that this client was given cannot be read or used."""
+
+
 class Unreachable(ClientError):
     """The agent could not be reached, or did not answer in time."""
 

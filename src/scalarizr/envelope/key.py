@@ -5,6 +5,7 @@ import functools
 import hashlib
 import hmac
 import os
+import stat
 from pathlib import Path
 
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
@@ -57,7 +58,11 @@ class ServerKey:
         :raises OSError: it cannot be read.
         :raises WeakKey: what it holds is no usable key.
         """
-        with open(path, "rb") as file:
+        # What is no file may be waited for without end, a pipe at its very opening.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise WeakKey("the key is no regular file")
             return cls.from_text(file.read(65536))
 
     @functools.cached_property

@@ -5,6 +5,8 @@ a message instead of the hundred that a Python set takes.
 """
 
 import contextlib
+import errno
+import os
 import struct
 import threading
 from array import array
@@ -20,6 +22,11 @@ _MAGIC = b"scalarizr replay 1\n"
 _MAGIC_OF_SEVERAL = b"scalarizr replay 2\n"
 _RUNNING = b"scalarizr replay: the agent runs, or did not stop cleanly\n"
 _LEAST_SLOTS = 4
+_WORDS_BEHIND = "This request is not newer than what this server remembers; sign it again with the present time"
+_WORDS_SET_BACK = (
+    "This server's clock was ahead and has been set back: it believes nothing until it is past that time again. Where "
+    "the clock is right now, stop the agent, remove the file replay from its state directory, and start it"
+)
 
 
 class Seen(Exception):
@@ -101,7 +108,7 @@ class ReplayStore:
         if self._seconds and self._oldest < now - self.skew:
             self._forget_before(now - self.skew)
         if self.floor is not None and date <= self.floor:
-            raise Seen("This request is not newer than what this server remembers; sign it again with the present time")
+            raise Seen(_WORDS_BEHIND if self.floor <= now + self.skew else _WORDS_SET_BACK)
         second = self._seconds.get(date)
         if second is None:
             second = self._seconds[date] = _Second()
@@ -279,8 +286,33 @@ def open_store(path: Path, skew: float, capacity: int, clock: Callable[[], float
             stores.restore(data)
         except ValueError:
             stores = ReplayStores(skew, capacity, floor=int(clock()))
-    write_file(path, _RUNNING, mode=0o600)
+    try:
+        write_file(path, _RUNNING, mode=0o600)
+    except OSError as error:
+        # An agent that left while there was room has to come back where there is none. An empty file says the same.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
+            raise
+        _empty(path)
     return stores
+
+
+def _empty(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def can_be_saved(stores: ReplayStores, path: Path) -> bool:
+    """Tell whether the stores could be kept now; what is there of them stays as it is."""
+    trial = path.with_name(f"{path.name}.trial")
+    try:
+        write_file(trial, stores.to_bytes(), mode=0o600)
+        trial.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def save_store(stores: ReplayStores, path: Path) -> None:

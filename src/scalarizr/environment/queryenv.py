@@ -5,6 +5,7 @@ The answers are not signed, so https is the rule. Nothing is remembered between 
 
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -19,7 +20,8 @@ from scalarizr.settings.model import Environment
 API_VERSION = "2012-04-17"
 _PATIENCE = 15.0
 _LARGEST = 4 << 20
-_VIRTUAL_HOST = re.compile(r"^\s*<VirtualHost\s+\S*?:(\d{1,5})\s*>", re.IGNORECASE | re.MULTILINE)
+_VIRTUAL_HOST = re.compile(r"^[ \t]*<VirtualHost[ \t]+\S*?:([0-9]{1,5})[ \t]*>", re.IGNORECASE | re.MULTILINE)
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class QueryEnv:
@@ -107,7 +109,7 @@ class QueryEnv:
             texts = {name: (element.findtext(name) or "").strip() for name in ("name", "path", "retrieve-method")}
             identity = (element.findtext("id") or element.get("id") or "").strip()
             method = texts["retrieve-method"]
-            if not identity.isascii() or not identity.isdigit() or method not in ("execute", "read"):
+            if not _NUMBER.fullmatch(identity) or method not in ("execute", "read"):
                 raise OutsideFailure("The control plane's answer to get-scaling-metrics is of an unknown form.")
             metrics.append(
                 Metric(
@@ -120,7 +122,11 @@ class QueryEnv:
         return metrics
 
     def farm_role_params(self, farm_role_id: str) -> dict[str, Any]:
-        tree = _tree(self._ask("list-farm-role-params", {"farm-role-id": str(farm_role_id)}))
+        answer = self._ask("list-farm-role-params", {"farm-role-id": str(farm_role_id)})
+        try:
+            tree = _tree(answer)
+        except RecursionError:
+            raise OutsideFailure("The control plane's answer to list-farm-role-params is nested too deeply.") from None
         return tree if isinstance(tree, dict) else {}
 
     def _roles(self, fields: dict[str, str]) -> list[Role]:
@@ -227,7 +233,7 @@ def _xml(command: str, content: bytes) -> Any:
 
     try:
         return fromstring(content, forbid_dtd=True)
-    except (ParseError, defusedxml.DefusedXmlException, ValueError, RecursionError) as error:
+    except (ParseError, defusedxml.DefusedXmlException, ValueError, LookupError, RecursionError) as error:
         raise OutsideFailure(
             f"The control plane's answer to {command} is not the XML that it should be: {type(error).__name__}."
         ) from None
@@ -243,7 +249,7 @@ def _role(identity: str, elements: list[Any]) -> Role:
                     private=host.get("internal-ip") or None,
                     public=host.get("external-ip") or None,
                     cloud_location=host.get("cloud-location") or None,
-                    index=int(index) if index.isascii() and index.isdigit() else None,
+                    index=int(index) if _NUMBER.fullmatch(index) else None,
                     replication_master=host.get("replication-master", "0") in ("1", "true"),
                     status=host.get("status", ""),
                 )
@@ -257,13 +263,13 @@ def _tree(element: Any) -> Any:
     children = list(element)
     if not children:
         return (element.text or "").strip()
-    tags = [child.tag for child in children]
+    tags = Counter(child.tag for child in children)
     if set(tags) == {"item"}:
         return [_tree(child) for child in children]
     tree: dict[str, Any] = {}
     for child in children:
         value = _tree(child)
-        if tags.count(child.tag) > 1:
+        if tags[child.tag] > 1:
             tree.setdefault(child.tag, []).append(value)
         else:
             tree[child.tag] = value

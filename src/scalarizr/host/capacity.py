@@ -18,6 +18,17 @@ from scalarizr.host.paths import HostPaths
 
 PATIENCE = 3.0
 _AT_ONCE = 16
+_Space = dict[str, int]
+
+
+class _Asking:
+    """A child that asks, for everybody who wants to know the same meanwhile."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]") -> None:
+        self.child = child
+        self.ended = threading.Event()
+        self.answer: _Space | None = None
+        self.given_up = False
 
 
 class Capacity:
@@ -30,16 +41,16 @@ class Capacity:
     def __init__(self, host: HostPaths, log: logging.Logger) -> None:
         self._host = host
         self._log = log
-        self._asleep: dict[str, subprocess.Popen[bytes]] = {}
+        self._asked: dict[str, _Asking] = {}
         self._guard = threading.Lock()
 
-    def of(self, mount_points: Sequence[str]) -> dict[str, dict[str, int] | None]:
+    def of(self, mount_points: Sequence[str]) -> dict[str, _Space | None]:
         """Give `{total, free}` in kB by mount point, `free` being what an ordinary user may still use.
 
         None for what is no mount point, and for one that does not answer, which the log tells.
         """
         known = {mount.mpoint: mount for mount in mounts(self._host)}
-        answers: dict[str, dict[str, int] | None] = {}
+        answers: dict[str, _Space | None] = {}
         remote = []
         for asked in mount_points:
             path = asked.rstrip("/") or "/" if asked else asked
@@ -57,14 +68,30 @@ class Capacity:
             answers.update({asked: outcome[path] for asked, path in remote})
         return answers
 
-    def _ask_aside(self, path: str) -> dict[str, int] | None:
+    def _ask_aside(self, path: str) -> _Space | None:
+        asking, is_mine = self._asking(path)
+        if asking is None:
+            return None
+        if not is_mine:
+            asking.ended.wait(PATIENCE)
+            return asking.answer
+        try:
+            asking.answer = self._answer_of(asking, path)
+        finally:
+            asking.ended.set()
+        return asking.answer
+
+    def _asking(self, path: str) -> tuple[_Asking | None, bool]:
+        """Give the child that asks about a path, and whether it was sent just now; None where none can be."""
         with self._guard:
-            sleeper = self._asleep.get(path)
-            if sleeper is not None:
-                if sleeper.poll() is None:
+            present = self._asked.get(path)
+            if present is not None and not present.given_up:
+                return present, False
+            if present is not None:
+                if present.child.poll() is None:
                     self._log.warning("%s still does not answer; not asked again", path)
-                    return None
-                _let_go(self._asleep.pop(path))
+                    return None, False
+                _let_go(self._asked.pop(path).child)
             try:
                 child = subprocess.Popen(
                     ["stat", "-f", "-c", "%S %b %a", "--", path],  # noqa: S607  found on PATH, wherever the distribution has it
@@ -76,16 +103,21 @@ class Capacity:
                 )
             except OSError as error:
                 self._log.warning("%s cannot be asked: stat: %s", path, error.strerror)
-                return None
-            self._asleep[path] = child
+                return None, False
+            asking = self._asked[path] = _Asking(child)
+            return asking, True
+
+    def _answer_of(self, asking: _Asking, path: str) -> _Space | None:
         try:
-            output, _ = child.communicate(timeout=PATIENCE)
+            output, _ = asking.child.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            child.kill()
+            asking.child.kill()
             self._log.warning("%s did not answer within %g s", path, PATIENCE)
+            with self._guard:
+                asking.given_up = True
             return None
         with self._guard:
-            self._asleep.pop(path, None)
+            self._asked.pop(path, None)
         try:
             size, total, free = (int(word) for word in output.split())
         except ValueError:
@@ -104,7 +136,7 @@ def _is_local(path: str, known: dict[str, Mount]) -> bool:
         path = os.path.dirname(path)
 
 
-def _ask(path: str) -> dict[str, int] | None:
+def _ask(path: str) -> _Space | None:
     try:
         status = os.statvfs(path)
     except OSError:

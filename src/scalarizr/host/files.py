@@ -2,7 +2,11 @@
 
 import contextlib
 import os
+import re
 from pathlib import Path
+
+# As `write_file` names it: the second part is its process.
+_STAGED = re.compile(r"\..+\.([0-9]+)\.[0-9a-f]{8}\.new", re.DOTALL)
 
 
 def fsync_directory(directory: Path) -> None:
@@ -60,6 +64,16 @@ def write_file(
         raise
     if durable_name:
         fsync_directory(path.parent)
+
+
+def sweep_staged(directory: Path) -> None:
+    """Remove what `write_file` had not renamed yet when its process was killed."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            match = _STAGED.fullmatch(name)
+            if match and not os.path.exists(f"/proc/{match[1]}"):
+                with contextlib.suppress(OSError):
+                    os.unlink(directory / name)
 
 
 def make_private_directory(path: Path, mode: int = 0o700) -> None:

@@ -1,14 +1,12 @@
 """What is mounted where, from the kernel's own list: no path is touched to find out."""
 
-import re
-
 import msgspec
 
 from scalarizr.errors import OutsideFailure
+from scalarizr.host.mount_fields import unescaped
 from scalarizr.host.paths import HostPaths
 from scalarizr.host.procfile import read_text
 
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 # File systems whose every answer comes from this kernel's memory or a local disk.
 LOCAL = frozenset(
     {
@@ -95,4 +93,4 @@ def mounts(host: HostPaths) -> list[Mount]:
 
 
 def _plain(text: str) -> str:
-    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
+    return unescaped(text.encode())

@@ -6,8 +6,11 @@ import pwd
 import selectors
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -16,6 +19,24 @@ from scalarizr.errors import OutsideFailure, TimedOut
 from scalarizr.host.locks import inherited_locks
 
 _CLEAN_ENVIRONMENT = ("PATH", "LANG", "TZ", "TMPDIR", "HOME", "USER", "LOGNAME")
+
+
+Shield = Callable[[], AbstractContextManager[None]]
+_shield: ContextVar[Shield] = ContextVar("shield", default=contextlib.nullcontext)
+
+
+def shielded() -> AbstractContextManager[None]:
+    """Let what a signal's handler raises in the main thread wait until the block has ended.
+
+    In it a program is started and noted: cut off in between, it would run on, and nobody would know of it.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return _shield.get()() if in_main_thread else contextlib.nullcontext()
+
+
+def set_shield(shield: Shield) -> None:
+    """Say, for the present context, how that is done: for whoever has such a handler."""
+    _shield.set(shield)
 
 
 def clean_environment(added: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -76,31 +97,35 @@ def run(
     :raises OutsideFailure: it could not be started.
     """
     name = os.fspath(command[0])
+    process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.PIPE if input else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env=clean_environment(environment),
-            cwd=directory or "/",
-            **as_account(user),
-            umask=0o022,  # what programs expect, whatever the agent's own is
-            bufsize=0,
-            pass_fds=(*keep, *inherited_locks()),
-        )
-    except OSError as error:
-        raise OutsideFailure(f"{name} could not be started: {error.strerror or error}.", {"program": name}) from error
-    try:
+        with shielded():
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE if input else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                env=clean_environment(environment),
+                cwd=directory or "/",
+                **as_account(user),
+                umask=0o022,  # what programs expect, whatever the agent's own is
+                bufsize=0,
+                pass_fds=(*keep, *inherited_locks()),
+            )
         stdout, stderr = _exchange(process, input, time.monotonic() + timeout, output_limit)
         return Finished(process.returncode, stdout, stderr)
-    except TimeoutError:
-        raise TimedOut(
-            f"{name} did not end within {timeout:g} s and was stopped.", {"program": name, "limit": float(timeout)}
-        ) from None
+    except OSError as error:
+        if process is None:
+            words = f"{name} could not be started: {error.strerror or error}."
+            raise OutsideFailure(words, {"program": name}) from error
+        if isinstance(error, TimeoutError):
+            words = f"{name} did not end within {timeout:g} s and was stopped."
+            raise TimedOut(words, {"program": name, "limit": float(timeout)}) from None
+        raise
     finally:
-        _end_group(process, spared=leaves_daemon and process.returncode == 0)
+        if process is not None:
+            _end_group(process, spared=leaves_daemon and process.returncode == 0)
 
 
 def as_account(name: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
 from scalarizr.errors import OutsideFailure, TimedOut
-from scalarizr.host.run import Finished, as_account, clean_environment
+from scalarizr.host.run import Finished, as_account, clean_environment, shielded
 
 _PIPE = 2**20
 _WORDS = 2**14
@@ -48,22 +48,30 @@ class Stream:
         self._errors = bytearray()
         self.taken = 0
         self.waited_since: float | None = None
+        process: subprocess.Popen[bytes] | None = None
         try:
-            self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=clean_environment(environment),
-                cwd="/",
-                **as_account(user),
-                umask=0o077,
-                bufsize=0,
-            )
+            with shielded():
+                process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=clean_environment(environment),
+                    cwd="/",
+                    **as_account(user),
+                    umask=0o077,
+                    bufsize=0,
+                )
+            self._process = process
         except OSError as error:
             raise OutsideFailure(
                 f"{self._name} could not be started: {error.strerror or error}.", {"program": self._name}
             ) from error
+        except BaseException:
+            if process is not None:
+                self._process = process
+                self.__exit__(None, None, None)
+            raise
 
     def chunks(self) -> Iterator[bytes]:
         """Give what it writes, up to its end; how that was tells `finished` then.

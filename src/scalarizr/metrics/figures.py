@@ -38,6 +38,7 @@ class Figures:
     :ivar calls: method → how long its calls took.
     :ivar errors: (method, code) → how many calls ended so.
     :ivar refusals: reason → how many messages were refused before a call was made of them.
+    :ivar handshakes: reason → how many handshakes of TLS were refused.
     :ivar operations: (method, status) → how many operations ended so.
     """
 
@@ -47,6 +48,7 @@ class Figures:
         self.calls: dict[str, Durations] = {}
         self.errors: dict[tuple[str, int], int] = {}
         self.refusals: dict[str, int] = {}
+        self.handshakes: dict[str, int] = {}
         self.operations: dict[tuple[str, str], int] = {}
 
     def count_call(self, method: str, seconds: float, error: int | None = None) -> None:
@@ -65,6 +67,10 @@ class Figures:
     def count_refusal(self, reason: str) -> None:
         """Count a message that was refused: `signature`, `date`, `replay`, …"""
         _count(self.refusals, reason)
+
+    def count_handshake(self, reason: str) -> None:
+        """Count a handshake of TLS that was refused: `version`, `certificate`, `timeout`, …"""
+        _count(self.handshakes, reason)
 
     def count_operation(self, method: str, status: str) -> None:
         """Count an operation that ended as `completed`, `failed` or `canceled`."""

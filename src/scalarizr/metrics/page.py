@@ -40,6 +40,12 @@ def page_of(figures: Figures, version: str, running: int, queued: int, changes: 
             "Messages of which no call was made: not signed by a key of ours, too old, seen before.",
             (("_total", {"reason": reason}, count) for reason, count in sorted(figures.refusals.items())),
         ),
+        *_family(
+            "scalarizr_tls_handshakes_refused",
+            "counter",
+            "Handshakes of TLS that failed: too old, no certificate, too slow.",
+            (("_total", {"reason": reason}, count) for reason, count in sorted(figures.handshakes.items())),
+        ),
         *_family("scalarizr_operations_running", "gauge", "Operations that run now.", [("", {}, running)]),
         *_family("scalarizr_operations_queued", "gauge", "Operations that wait their turn.", [("", {}, queued)]),
         *_family(

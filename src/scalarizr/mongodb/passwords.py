@@ -1,7 +1,5 @@
 """The passwords that this agent gave its user, kept so that the next call, and the monitoring agent, can log in."""
 
-import secrets
-import string
 from pathlib import Path
 
 import msgspec
@@ -10,18 +8,10 @@ from scalarizr.errors import UNCHANGED, OutsideFailure
 from scalarizr.host.files import make_private_directory, write_file
 from scalarizr.secret import Secret
 
-_ALPHABET = string.ascii_letters + string.digits
-_LENGTH = 20
-
 
 class _Kept(msgspec.Struct):
     user: str
     passwords: list[str]
-
-
-def new_password() -> Secret:
-    """Make a password: 20 letters and digits of the system's random source, 119 bits."""
-    return Secret("".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH)))
 
 
 class KeptPasswords:

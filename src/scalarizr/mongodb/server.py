@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scalarizr.errors import UNCHANGED, OutsideFailure, PermissionRefused, ScalarizrError, TimedOut
+from scalarizr.host.numerals import numeral
 from scalarizr.mongodb.place import Address, Login, Place
 from scalarizr.secret import without
 
@@ -179,8 +180,9 @@ def _primary_of(address: Address, tls: Mapping[str, Any]) -> Address:
         if is_writable(server.hello) or not isinstance(named, str) or named == str(address):
             _refuse_unwritable(server)
             return address
-    host, _, port = named.rpartition(":")
-    return Address(host.strip("[]"), int(port)) if host and port.isdigit() else Address(named)
+    host, _, last = named.rpartition(":")
+    port = numeral(last)
+    return Address(host.strip("[]"), port) if host and port is not None else Address(named)
 
 
 def is_writable(hello: Mapping[str, Any]) -> bool:

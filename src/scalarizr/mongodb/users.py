@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from scalarizr.errors import UNCHANGED, OutsideFailure, PermissionRefused, ScalarizrError
-from scalarizr.mongodb.passwords import KeptPasswords, new_password
+from scalarizr.mongodb.passwords import KeptPasswords
 from scalarizr.mongodb.place import Address, Login, Place, read_place
 from scalarizr.mongodb.server import (
     BAD_VALUE,
@@ -17,7 +17,7 @@ from scalarizr.mongodb.server import (
     connected,
     primary_found,
 )
-from scalarizr.secret import Secret
+from scalarizr.secret import Secret, new_password
 
 _SHA_256, _SHA_1 = "SCRAM-SHA-256", "SCRAM-SHA-1"
 _MOST_KEPT = 8

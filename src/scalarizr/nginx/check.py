@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from scalarizr.changes.as_if_live import NotPermitted, Shadow, as_if_live
+from scalarizr.changes.as_if_live import check_as_if_live
 from scalarizr.changes.journal import PlannedFile
 from scalarizr.errors import Refused, TimedOut
 from scalarizr.host.listening import holder_of, listening_sockets, sockets_of
+from scalarizr.host.run import Finished
 from scalarizr.nginx.document import Block, Document, Origin
 from scalarizr.nginx.main_config import listening_port
 from scalarizr.nginx.program import NginxProgram
@@ -55,18 +56,20 @@ class Checker:
         return "\n".join(self._shown(line) for line in said.splitlines())
 
     def _nginx_says(self, files: list[PlannedFile]) -> tuple[int, str]:
+        opens = sum(_opened(file.new.content or b"") for file in files)
+        program = self._program
         try:
-            try:
-                opens = sum(_opened(file.new.content or b"") for file in files)
-                tested = as_if_live(files, self._scratch, partial(self._program.test, opens=opens))
-            except NotPermitted:
-                with Shadow([self._program.config_dir], files, self._scratch / "shadow") as shadow:
-                    tested = self._program.test(Path(shadow.there(str(self._program.main_config))))
-                    return tested.returncode, shadow.back((tested.stderr + tested.stdout).decode("utf-8", "replace"))
+            return check_as_if_live(
+                files,
+                self._scratch,
+                [program.config_dir],
+                program.main_config,
+                partial(program.test, opens=opens),
+                _all_words,
+            )
         except TimedOut as error:
             error.say_further("Nothing was changed.")
             raise
-        return tested.returncode, (tested.stderr + tested.stdout).decode("utf-8", "replace")
 
     def _refusal(self, said: str, documents: Sequence[Document]) -> Refused:
         lines = [match for match in map(_LINE.match, said.splitlines()) if match]
@@ -105,7 +108,7 @@ class Checker:
         if not planned:
             return
         live = self._program.test()
-        for name, where in planned - _conflicts((live.stderr + live.stdout).decode("utf-8", "replace")):
+        for name, where in planned - _conflicts(_all_words(live)):
             port = where.rpartition(":")[2]
             claiming = next((block.origins for block in _claiming(documents, name, port)), ())
             origin = next((origin for origin in claiming if origin and origin.parameter.endswith("hostname")), None)
@@ -145,6 +148,10 @@ class Checker:
             "or stop that program.",
             {"port": port, "hostname": owner},
         )
+
+
+def _all_words(tested: Finished) -> str:
+    return (tested.stderr + tested.stdout).decode("utf-8", "replace")
 
 
 def _opened(content: bytes) -> int:

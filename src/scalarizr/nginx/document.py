@@ -26,12 +26,28 @@ _HEAD = re.compile(
     r"(?:# proxy (?P<owner>\S+)[ \t]*\n)?(?P<kind>server|upstream)[ \t]+(?P<label>[A-Za-z0-9_.-]*)[ \t]*\{\n"
 )
 _END = "\n}\n"
-# A brace in a comment, between quotes or in Lua, which could be taken for one of a block's own.
-_DECEIVING = [
-    re.compile(r"#[^\n{}]*[{}]"),
-    re.compile(r'"[^"{}]*[{}][^"]*"'),
-    re.compile(r"'[^'{}]*[{}][^']*'"),
-    re.compile(r"_by_lua_block"),
+_BEHIND_WHAT_IS_NO_MARK = re.compile(r"\}(?<![\s;{}]\})")
+_VARIABLE = re.compile(r"\$\{\w{1,100}\}")
+
+
+def _has_brace_in_a_word(text: str) -> bool:
+    for brace in _BEHIND_WHAT_IS_NO_MARK.finditer(text):
+        start = text.rfind("$", max(brace.end() - 103, 0), brace.end())
+        if start < 0 or not _VARIABLE.fullmatch(text, start, brace.end()):
+            return True
+    return False
+
+
+# A brace in a comment, between quotes, in a word or in Lua, which could be taken for one of a block's own. Who looks at
+# a piece of a text sees no further than that brace: not, for one, whether the quote before it is ever closed.
+_DECEIVING: list[Callable[[str], object]] = [
+    re.compile(r"#[^\n{}]*[{}]").search,
+    re.compile(r'"(?<![^\s;{}]")[^"{}\\]*(?:\\[^{}][^"{}\\]*)*\\?[{}]').search,
+    re.compile(r"'(?<![^\s;{}]')[^'{}\\]*(?:\\[^{}][^'{}\\]*)*\\?[{}]").search,
+    re.compile(r"\\[\s;{}]").search,
+    re.compile(r"\$\{(?!\w+\})").search,
+    re.compile(r"_by_lua_block").search,
+    _has_brace_in_a_word,
 ]
 
 
@@ -266,7 +282,7 @@ def _quickly_split(text: str) -> list[Block]:
     """
     blocks: list[Block] = []
     place = 0
-    deceiving = [pattern for pattern in _DECEIVING if pattern.search(text)]
+    deceiving = [deceives for deceives in _DECEIVING if deceives(text)]
     while place < len(text):
         block = None if deceiving else _as_written_here(text, place)
         if block is not None:
@@ -274,7 +290,7 @@ def _quickly_split(text: str) -> list[Block]:
             place += len(block.text)
             continue
         match = _BLOCK.match(text, place)
-        if match and not any(pattern.search(match[0]) for pattern in deceiving):
+        if match and not any(deceives(match[0]) for deceives in deceiving):
             start = match.start("kind") - place
             owner = _owner_of(match[0], start)
             blocks.append(Block(match[0], match["kind"], match["label"], owner, start=start))

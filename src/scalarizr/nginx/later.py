@@ -5,26 +5,8 @@ from pathlib import Path
 import msgspec
 
 from scalarizr.changes.transaction import Transaction
-from scalarizr.nginx.parameters import Server
+from scalarizr.nginx.server_edits import Edit
 
-
-class Addition(msgspec.Struct, frozen=True, kw_only=True, tag="add"):
-    """A server that joins the upstreams of a name, or of a role."""
-
-    server: Server
-    backend: str | None = None
-    role: str | None = None
-
-
-class Removal(msgspec.Struct, frozen=True, kw_only=True, tag="remove"):
-    """A server that leaves the upstreams of a name, of a role, or all."""
-
-    server: Server
-    backend: str | None = None
-    role: str | None = None
-
-
-Edit = Addition | Removal
 _MOST = 10_000
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scalarizr.changes.transaction import Transaction
 from scalarizr.errors import OutsideFailure
+from scalarizr.host.numerals import numeral
 from scalarizr.nginx.syntax import BadSyntax, Directive, parse
 
 _NOTE = "# The next lines are scalarizr's: its reverse proxies."
@@ -65,10 +66,8 @@ def listening_port(listen: Directive) -> int:
     where = listen.words[1] if len(listen.words) > 1 else ""
     if where.startswith("unix:"):
         return 0
-    last = where.rpartition(":")[2] if not where.endswith("]") else ""
-    if last.isdigit():
-        return int(last)
-    return 80
+    port = numeral(where.rpartition(":")[2])
+    return 80 if port is None else port
 
 
 def listening_address(listen: Directive) -> tuple[str, int]:

@@ -73,7 +73,7 @@ def location(text: str, parameter: str) -> str:
                 raise InvalidParameter(parameter, _shown(text), "a regular expression in one printable line")
             try:
                 re.compile(rest)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise InvalidParameter(parameter, _shown(text), f"a regular expression: {error}") from None
             return f"{modifier} {quoted(rest)}"
         if _PREFIX.fullmatch(rest) and len(rest) <= 500:

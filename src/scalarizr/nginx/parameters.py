@@ -300,7 +300,7 @@ def _within(given: dict[str, Any], at: str, name: str, least: int, most: int) ->
         return None
     if isinstance(value, str):
         number = value.removesuffix("s")
-        if not number.isascii() or not number.isdigit():
+        if not number.isascii() or not number.isdigit() or len(number) > 9:
             raise InvalidParameter(f"{at}{name}", shown(value), "seconds")
         value = int(number)
     if not least <= value <= most:

@@ -20,6 +20,7 @@ from scalarizr.nginx.syntax import BadSyntax, parse
 from scalarizr.services.log_tail import LogTail
 from scalarizr.services.status import Status
 from scalarizr.services.supervision import Direct, Supervisor, find_supervisor
+from scalarizr.services.web_server import WebServer
 from scalarizr.settings.model import Nginx
 
 _PROGRAMS = ("/usr/sbin/nginx", "/usr/local/nginx/sbin/nginx", "/usr/local/sbin/nginx", "/opt/nginx/sbin/nginx")
@@ -32,7 +33,6 @@ _TRYING = re.compile(r"\[emerg\] \d+#\d+: bind\(\) to .* failed")
 _IN_LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _TEST_LIMIT = 300.0
 _RELOAD_LIMIT = 300.0
-_STOP_LIMIT = 60.0
 _FEW = 200
 _BUSY_LIMIT = 60.0
 _NAMING_LIMIT = 1.0
@@ -72,12 +72,15 @@ def read_build(said: str) -> Build:
     )
 
 
-class NginxProgram:
+class NginxProgram(WebServer):
     """One nginx: the system's, or a private one by the settings.
 
     :param settings: of `[nginx]`.
     :raises NotConfigured: there is none on this host.
     """
+
+    called = "nginx"
+    endings = ((signal.SIGQUIT, 20.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 
     def __init__(self, settings: Nginx) -> None:
         self._settings = settings
@@ -143,14 +146,9 @@ class NginxProgram:
             return ["prlimit", f"--nofile={soft}:", "--"]
         return []
 
-    def refuse_invalid(self) -> None:
-        """Check the live configuration.
-
-        :raises OutsideFailure: it is not valid; with nginx's own words.
-        """
+    def _mistakes(self) -> str | None:
         tested = self.test()
-        if tested.returncode != 0:
-            raise OutsideFailure(f"The configuration is not valid: {tested.last_words()}")
+        return tested.last_words() if tested.returncode != 0 else None
 
     # Where it writes
 
@@ -181,10 +179,6 @@ class NginxProgram:
         pid = processes.read_pid_file(self.pid_file())
         return pid if pid is not None and self._is_nginx(pid) else None
 
-    def is_running(self) -> bool:
-        """Tell whether it runs."""
-        return self.master() is not None
-
     def status(self) -> Status:
         """Tell its state."""
         try:
@@ -193,6 +187,9 @@ class NginxProgram:
             return Status.DEAD_WITH_PID_FILE if self.pid_file().exists() else Status.NOT_RUNNING
         except ScalarizrError:
             return Status.UNKNOWN
+
+    def _main_process(self) -> int | None:
+        return self.master()
 
     def _is_nginx(self, pid: int) -> bool:
         if not processes.is_alive(pid):
@@ -234,29 +231,6 @@ class NginxProgram:
 
         if not processes.wait_until(serves, 30):
             raise OutsideFailure(f"nginx did not start. {self._own_words(tail)}".rstrip())
-
-    def stop(self) -> None:
-        """Stop it; returns when it is gone.
-
-        :raises OutsideFailure: it still runs.
-        """
-        master = self.master()
-        if master is None:
-            return
-        self._supervisor.stop()
-        if not processes.wait_until(lambda: not processes.is_alive(master), _STOP_LIMIT):
-            raise OutsideFailure(f"nginx (process {master}) was told to stop and still runs.")
-
-    def restart(self) -> None:
-        """Stop and start it.
-
-        :raises OutsideFailure: its configuration is not valid: it was left running; or it did not start.
-        """
-        tested = self.test()
-        if tested.returncode != 0:
-            raise OutsideFailure(f"nginx was not restarted: its configuration is not valid: {tested.last_words()}")
-        self.stop()
-        self.start()
 
     def reload(self) -> None:
         """Let it load its configuration; returns when only workers of the new generation take connections.
@@ -335,16 +309,6 @@ class NginxProgram:
 
         processes.wait_until(are_gone, 10, shortest=0.0003)
 
-    def _stop_directly(self) -> None:
-        master = self.master()
-        if master is None:
-            return
-        for number, patience in ((signal.SIGQUIT, 20.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(master, number)
-            if processes.wait_until(lambda: not processes.is_alive(master), patience):
-                return
-
     def _answers(self, master: int) -> bool:
         held = sockets_of(master)
         own = [socket for socket in listening_sockets() if socket.inode in held]
@@ -354,8 +318,7 @@ class NginxProgram:
         lines = [line for line in tail.new_lines() if "[emerg]" in line or "[alert]" in line]
         if lines:
             return _plain(lines[0])
-        tested = self.test()
-        return tested.last_words() if tested.returncode != 0 else ""
+        return self._mistakes() or ""
 
 
 def _unnamed(children: set[int]) -> set[int]:

@@ -19,7 +19,7 @@ from scalarizr.nginx.parameters import Destination, Proxy, Server
 from scalarizr.nginx.plan import PROXIES, Plan
 from scalarizr.nginx.program import NginxProgram
 from scalarizr.nginx.render import Network, Upstream, render_servers, render_upstream, upstreams_of
-from scalarizr.nginx.upstreams import merged, options_for, roles_of, with_server, without_server
+from scalarizr.nginx.server_edits import Addition, Edit, Removal, carry_out, upstreams_for
 from scalarizr.operations.progress import current
 
 _SERVICE = "nginx"
@@ -134,27 +134,27 @@ class Proxying:
 
         :raises NotFound: there is no such upstream.
         """
-        self._edit_servers("nginx.add_server", later.Addition(backend=backend, server=server), now=now, reload=reload)
+        self._edit_servers("nginx.add_server", Addition(backend=backend, server=server), now=now, reload=reload)
 
     def remove_server(self, backend: str, server: Server, *, now: bool, reload: bool) -> None:
         """Take a server out of the upstreams of a name.
 
         :raises NotFound: there is no such upstream.
         """
-        self._edit_servers("nginx.remove_server", later.Removal(backend=backend, server=server), now=now, reload=reload)
+        self._edit_servers("nginx.remove_server", Removal(backend=backend, server=server), now=now, reload=reload)
 
     def add_server_to_role(self, role: str, server: Server, *, now: bool, reload: bool) -> None:
         """Add a server to every upstream that uses a role."""
-        self._edit_servers("nginx.add_server_to_role", later.Addition(role=role, server=server), now=now, reload=reload)
+        self._edit_servers("nginx.add_server_to_role", Addition(role=role, server=server), now=now, reload=reload)
 
     def remove_server_from_role(self, role: str, server: Server, *, now: bool, reload: bool) -> None:
         """Take a server out of every upstream that uses a role."""
-        edit = later.Removal(role=role, server=server)
+        edit = Removal(role=role, server=server)
         self._edit_servers("nginx.remove_server_from_role", edit, now=now, reload=reload)
 
     def remove_server_everywhere(self, server: Server, *, now: bool, reload: bool) -> None:
         """Take a server out of every upstream."""
-        edit = later.Removal(server=server)
+        edit = Removal(server=server)
         self._edit_servers("nginx.remove_server_from_all_backends", edit, now=now, reload=reload)
 
     # TLS of an existing proxy
@@ -234,14 +234,14 @@ class Proxying:
     def _checker(self) -> Checker:
         return Checker(self.program, self._state / "check", (self.program.config_dir, self._keys))
 
-    def _edit_servers(self, method: str, edit: later.Edit, *, now: bool, reload: bool) -> None:
+    def _edit_servers(self, method: str, edit: Edit, *, now: bool, reload: bool) -> None:
         if now:
-            self._change(method, lambda plan: self._edit_upstreams(plan, edit), reload=reload)
+            self._change(method, lambda plan: carry_out(plan, edit), reload=reload)
             return
         with self._changes.transaction(_SERVICE, method) as transaction:
             plan = self._plan(transaction)
             if edit.backend is not None:
-                self._matching(plan, edit)
+                upstreams_for(plan, edit)
             later.remember(transaction, self._state, edit)
             transaction.apply()
 
@@ -249,39 +249,7 @@ class Proxying:
         for edit in later.take(plan.transaction, self._state):
             # What it was for may be gone by now.
             with contextlib.suppress(NotFound):
-                self._edit_upstreams(plan, edit)
-
-    def _edit_upstreams(self, plan: Plan, edit: later.Edit) -> None:
-        for block in self._matching(plan, edit):
-            edited = block
-            if isinstance(edit, later.Removal):
-                edited = without_server(block, edit.server)
-            elif edit.role is not None:
-                for options in options_for(block, edit.role):
-                    edited = with_server(edited, merged(edit.server, options))
-            else:
-                edited = with_server(block, edit.server)
-            if edited is not block:
-                plan.upstreams.swap(block, edited)
-
-    def _matching(self, plan: Plan, edit: later.Edit) -> list[Block]:
-        blocks = plan.upstreams.of("upstream")
-        if edit.role is not None:
-            return [block for block in blocks if edit.role in roles_of(block)]
-        if edit.backend is None:
-            return blocks
-        found = [block for block in blocks if block.label == edit.backend or block.label.startswith(f"{edit.backend}_")]
-        if not found:
-            named = [block for block in blocks if block.owner == edit.backend.lower()] or blocks
-            known = ", ".join(block.label for block in named[:5]) + (", …" if len(named) > 5 else "")
-            present = "There are" if named is blocks else "Those of the proxy are"
-            raise NotFound(
-                f"There is no upstream {edit.backend[:100]}, nor one that begins with it and an underscore. "
-                + (f"{present} {known}. " if blocks else "There is none at all. ")
-                + "Nothing was changed.",
-                {"backend": edit.backend[:100]},
-            )
-        return found
+                carry_out(plan, edit)
 
     def _put(self, plan: Plan, proxies: list[Proxy]) -> None:
         self._put_many(plan, [proxies])

@@ -8,16 +8,20 @@ import re
 
 import msgspec
 
+# What nginx does not take for white space, such as a no-break space, is part of a word; so are all braces right behind
+# a `$`. Whoever read it otherwise could be shown another end of a block than nginx sees.
 _TOKEN = re.compile(
     r"""
-      (?P<space>\s+)
+      (?P<space>[ \t\r\n]+)
     | (?P<comment>\#[^\n]*)
     | (?P<mark>[;{}])
     | (?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-    | (?P<word>(?:\$\{|[^\s;{}"'\\#]|\\.)(?:[^\s;{\\$]|\\.|\$\{|\$)*)
+    | (?P<word>(?:\$\{+|[^ \t\r\n;{}"'\\#]|\\.)(?:[^ \t\r\n;{\\$]|\\.|\$\{+|\$)*)
     """,
     re.VERBOSE | re.DOTALL,
 )
+# Whoever goes through the blocks goes down as deep as they are nested.
+_DEEPEST = 100
 # What OpenResty's Lua blocks hold is Lua: a brace counts where it is in no string and no comment.
 _LUA_BLOCK = "_by_lua_block"
 _LUA = re.compile(r"--\[=*\[|--|\[=*\[|[\"'{}]")
@@ -73,7 +77,7 @@ class Directive(msgspec.Struct):
 def parse(text: str, start: int = 0, end: int | None = None) -> list[Directive]:
     """Read a text, or a part of it.
 
-    :raises BadSyntax: an unbalanced brace, an open quote, a directive without its end.
+    :raises BadSyntax: an unbalanced brace, an open quote, a directive without its end, blocks nested too deeply.
     """
     end = len(text) if end is None else end
     top: list[Directive] = []
@@ -104,7 +108,7 @@ def parse(text: str, start: int = 0, end: int | None = None) -> list[Directive]:
             mark = text[place]
             if mark == "}":
                 if current is not None:
-                    raise BadSyntax(f"{current.name} is not ended by ;", text, current.start)
+                    raise BadSyntax(f"{current.name[:60]} is not ended by ;", text, current.start)
                 if not open_blocks:
                     raise BadSyntax("a } without its {", text, place)
                 open_blocks.pop().end = place + 1
@@ -119,6 +123,8 @@ def parse(text: str, start: int = 0, end: int | None = None) -> list[Directive]:
                     current.inside, current.end = place + 1, _end_of_lua(text, place, end)
                     place, current = current.end, None
                     continue
+                elif len(open_blocks) >= _DEEPEST:
+                    raise BadSyntax(f"blocks nested deeper than {_DEEPEST}", text, place)
                 else:
                     current.inside = place + 1
                     open_blocks.append(current)
@@ -126,9 +132,9 @@ def parse(text: str, start: int = 0, end: int | None = None) -> list[Directive]:
                 current = None
         place = token.end()
     if current is not None:
-        raise BadSyntax(f"{current.name} is not ended by ;", text, current.start)
+        raise BadSyntax(f"{current.name[:60]} is not ended by ;", text, current.start)
     if open_blocks:
-        raise BadSyntax(f"the {{ of {open_blocks[-1].name} is not closed", text, open_blocks[-1].start)
+        raise BadSyntax(f"the {{ of {open_blocks[-1].name[:60]} is not closed", text, open_blocks[-1].start)
     return top
 
 

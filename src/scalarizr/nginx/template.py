@@ -11,13 +11,15 @@ import msgspec
 from scalarizr.errors import InvalidParameter
 from scalarizr.nginx.syntax import BadSyntax, Directive, parse
 
-_REFUSED = re.compile(r"include|load_module|.*_by_lua.*|lua_.*|perl.*|js_.*", re.IGNORECASE)
+_REFUSED = re.compile(r"include|load_module|.*_by_lua.*|lua_.*|perl.*|js_.*", re.IGNORECASE | re.DOTALL)
 # What makes a location answer by itself, or hand the request on elsewhere.
 _ANSWERING = frozenset(
     {"proxy_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass", "memcached_pass", "return", "root", "alias"}
 )
 _HANDING_ON = _ANSWERING - {"root", "alias"}
 _LARGEST = 1 << 18
+# To nginx any other is part of a word.
+_WHITE = " \t\r\n"
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +63,7 @@ def check_template(content: str, location: str | None, parameter: str, *, any_di
     if bad:
         raise _mistake(parameter, content, bad.start(), "a control character", "text")
     # A trailing comment must not swallow what comes behind it.
-    text = content.replace("\r\n", "\n").replace("\r", "\n").rstrip() + "\n"
+    text = content.replace("\r\n", "\n").replace("\r", "\n").rstrip(_WHITE) + "\n"
     try:
         directives = parse(text)
         start, end = 0, len(text)
@@ -75,7 +77,7 @@ def check_template(content: str, location: str | None, parameter: str, *, any_di
     if location is not None:
         inner = next((one for one in directives if one.name in ("server", "http", "upstream")), None)
         if inner is not None:
-            raise _mistake(parameter, text, inner.start, f"a block {inner.name}", "directives of a location")
+            raise _mistake(parameter, text, inner.start, f"a block {inner.name[:60]}", "directives of a location")
     return Template(
         lines=_lines(text, start, end),
         location=location,
@@ -92,7 +94,7 @@ def _refuse_dangerous(directives: list[Directive], text: str, parameter: str) ->
                 parameter,
                 text,
                 one.start,
-                f"the directive {one.name}",
+                f"the directive {one.name[:60]}",
                 'none that includes files or runs code, unless the settings say [nginx] template_directives = "any"',
             )
         _refuse_dangerous(one.children, text, parameter)
@@ -106,8 +108,8 @@ def _mistake(parameter: str, text: str, offset: int, got: str, expected: str) ->
 def _lines(text: str, start: int, end: int) -> tuple[tuple[int, str], ...]:
     first = text.count("\n", 0, start) + 1
     lines = [(first + number, line) for number, line in enumerate(text[start:end].split("\n"))]
-    while lines and not lines[0][1].strip():
+    while lines and not lines[0][1].strip(_WHITE):
         lines.pop(0)
-    while lines and not lines[-1][1].strip():
+    while lines and not lines[-1][1].strip(_WHITE):
         lines.pop()
     return tuple(lines)

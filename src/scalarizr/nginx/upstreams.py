@@ -4,6 +4,7 @@ import re
 
 import msgspec
 
+from scalarizr.host.numerals import numeral
 from scalarizr.nginx.document import Block
 from scalarizr.nginx.parameters import Server, ServerOptions
 from scalarizr.nginx.render import INDENT, PLACEHOLDER, server_line
@@ -63,7 +64,8 @@ def options_for(block: Block, role: str) -> list[ServerOptions]:
             said: dict[str, object] = {}
             for name, _, value in (word.partition("=") for word in match["options"].split()):
                 if name in ServerOptions.__struct_fields__:
-                    said[name] = int(value) if value.isdigit() else value == "True"
+                    number = numeral(value)
+                    said[name] = value == "True" if number is None else number
             found.append(msgspec.convert(said, ServerOptions))
     return found or [ServerOptions()]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from scalarizr.errors import InvalidParameter, NotSupported
-from scalarizr.objectstore.access import private_key_pem, revealed_text
+from scalarizr.errors import NotSupported
+from scalarizr.objectstore.access import account_in_json_key, key_file_of, private_key_pem, revealed_text
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -107,27 +106,14 @@ def _gs(given: Given) -> AnyStore:
 
 
 def _service_account(access: Mapping[str, Any]) -> str | None:
-    """Give a service account's key file, as text: the one that was sent, or one made of name and private key."""
+    """Give a service account's key file, as text: made of the one that was sent, or of name and private key."""
     text = revealed_text(access, "json_key")
     if text:
-        try:
-            if isinstance(json.loads(text), dict):
-                return text
-        except ValueError:
-            pass
-        raise InvalidParameter("_platform_access_data.json_key", None, "the JSON of a service account's key")
+        return key_file_of(account_in_json_key(text))
     name, key = revealed_text(access, "service_account_name"), revealed_text(access, "key")
     if not name or not key:
         return None
-    return json.dumps(
-        {
-            "type": "service_account",
-            "client_email": name,
-            "private_key_id": "",
-            "private_key": private_key_pem(key),
-            "token_uri": "https://oauth2.googleapis.com/token",
-        }
-    )
+    return key_file_of({"client_email": name, "private_key": private_key_pem(key)})
 
 
 def _azure(given: Given) -> AnyStore:

@@ -14,13 +14,14 @@ from obstore.exceptions import GenericError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from scalarizr.errors import NotFound, OutsideFailure
+from scalarizr.host.side_thread import SideThread
 from scalarizr.objectstore.store import SMALL, Entry, Progress, Stored, checked_directory, checked_path, compare_sizes
 from scalarizr.objectstore.upload import (
     SMALLEST_PART,
-    Aside,
     PartDigests,
     Replayed,
     Upload,
+    aside,
     part_size,
     several_at_once,
 )
@@ -118,14 +119,14 @@ class RemoteStore:
         raise AssertionError("unreachable")
 
     def _put_small(self, path: str, data: bytes, tick: Callable[[], None]) -> str | None:
-        return Aside(lambda: obstore.put(self._inner, path, data, use_multipart=False)["e_tag"]).result(tick=tick)
+        return aside(lambda: obstore.put(self._inner, path, data, use_multipart=False)["e_tag"]).result(tick=tick)
 
     def _verify(self, path: str, sent: Stored, tag: str | None, expected_tag: str | None) -> None:
         """See that what was sent has arrived.
 
         The store's entity tag tells it where it is the MD5 of what came; else everything is read back.
         """
-        compare_sizes(self._url, path, sent.size, Aside(lambda: obstore.head(self._inner, path)["size"]).result())
+        compare_sizes(self._url, path, sent.size, aside(lambda: obstore.head(self._inner, path)["size"]).result())
         found = _MD5.fullmatch(tag or "")
         if expected_tag is not None and found is not None and found.group(1) == expected_tag:
             return
@@ -143,7 +144,7 @@ class RemoteStore:
         if upload is not None:
             upload.abandon()
         with contextlib.suppress(Exception):
-            Aside(lambda: obstore.delete(self._inner, path)).result(timeout=5)
+            aside(lambda: obstore.delete(self._inner, path)).result(limit=5)
 
     def put_bytes(self, path: str, data: bytes) -> Stored:
         return self.put_stream(path, [data], size_hint=len(data))
@@ -155,9 +156,9 @@ class RemoteStore:
         return self._windows(path, size)
 
     def _windows(self, path: str, size: int) -> Iterator[bytes]:
-        def window(start: int) -> Aside[bytes]:
+        def window(start: int) -> SideThread[bytes]:
             end = min(start + _WINDOW, size)
-            return Aside(lambda: bytes(obstore.get_range(self._inner, path, start=start, end=end)))
+            return aside(lambda: bytes(obstore.get_range(self._inner, path, start=start, end=end)))
 
         following = window(0) if size else None
         for start in range(0, size, _WINDOW):
@@ -208,7 +209,7 @@ class RemoteStore:
             self._aside(path, lambda: obstore.delete(self._inner, path))
 
     def _aside(self, path: str, function: Callable[[], T]) -> T:
-        return self._call(path, Aside(function).result)
+        return self._call(path, aside(function).result)
 
     def _call(self, path: str, function: Callable[[], T]) -> T:
         try:

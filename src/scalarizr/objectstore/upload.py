@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextvars
 import hashlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import TypeVar
+
+from scalarizr.host.side_thread import SideThread
 
 T = TypeVar("T")
 
@@ -32,49 +33,14 @@ def several_at_once(piece: int) -> int:
     return max(1, min(_AT_ONCE, _IN_FLIGHT // piece))
 
 
-class Aside(Generic[T]):
-    """A call in a daemon thread: whoever waits for its result can be interrupted, and need not wait to its end.
+def aside(work: Callable[[], T], bell: threading.Event | None = None) -> SideThread[T]:
+    """Begin a call of a store: whoever waits for its result can be interrupted, and need not wait to its end.
 
-    :param function: what is called.
     :param bell: is set when it has ended.
     """
-
-    def __init__(self, function: Callable[[], T], bell: threading.Event | None = None) -> None:
-        self._bell = bell
-        self._ended = threading.Event()
-        self._result: list[T] = []
-        self._error: BaseException | None = None
-        context = contextvars.copy_context()
-        threading.Thread(target=lambda: context.run(self._run, function), daemon=True).start()
-
-    def _run(self, function: Callable[[], T]) -> None:
-        try:
-            self._result.append(function())
-        except BaseException as error:  # noqa: BLE001  it is raised again where it is waited for
-            self._error = error
-        finally:
-            self._ended.set()
-            if self._bell is not None:
-                self._bell.set()
-
-    def ended(self) -> bool:
-        return self._ended.is_set()
-
-    def result(self, timeout: float | None = None, tick: Callable[[], None] | None = None) -> T:
-        """Wait for it.
-
-        :param tick: called five times a second meanwhile; what it raises ends the waiting.
-        :raises TimeoutError: it did not end within `timeout` seconds.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._ended.wait(_TICK if deadline is None else max(min(_TICK, deadline - time.monotonic()), 0)):
-            if tick is not None:
-                tick()
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError
-        if self._error is not None:
-            raise self._error
-        return self._result[0]
+    thread = SideThread(work, "store", may_be_left=True, bell=bell)
+    thread.start()
+    return thread
 
 
 class Upload:
@@ -87,7 +53,7 @@ class Upload:
     def __init__(self, put: Callable[[Iterator[bytes]], str | None], tick: Callable[[], None]) -> None:
         self._tick = tick
         self._chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
-        self._aside = Aside(lambda: put(iter(self._chunks.get, None)))
+        self._thread = aside(lambda: put(iter(self._chunks.get, None)))
 
     def give(self, chunk: bytes) -> None:
         """Hand over more; waits while the store is slower than what comes.
@@ -99,8 +65,8 @@ class Upload:
 
     def _give(self, chunk: bytes | None) -> None:
         while True:
-            if self._aside.ended():
-                self._aside.result()
+            if self._thread.ended:
+                self._thread.result()
             try:
                 self._chunks.put(chunk, timeout=_TICK)
             except queue.Full:
@@ -115,7 +81,7 @@ class Upload:
         :raises Exception: the one that ended the upload.
         """
         self._give(None)
-        return self._aside.result(tick=self._tick)
+        return self._thread.result(tick=self._tick)
 
     def abandon(self, limit: float = 5.0) -> None:
         """End it as if this were all: whoever abandons it deletes the object then.
@@ -123,7 +89,7 @@ class Upload:
         One that is broken off would leave its parts behind, unseen and paid for; one that is ended leaves an object.
         """
         deadline = time.monotonic() + limit
-        while not self._aside.ended() and time.monotonic() < deadline:
+        while not self._thread.ended and time.monotonic() < deadline:
             try:
                 self._chunks.put(None, timeout=_TICK)
             except queue.Full:
@@ -131,7 +97,7 @@ class Upload:
             else:
                 break
         try:
-            self._aside.result(timeout=max(deadline - time.monotonic(), 0.1))
+            self._thread.result(limit=max(deadline - time.monotonic(), 0.1))
         except Exception:  # noqa: BLE001  it is given up either way
             return
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+from scalarizr.host.run import set_shield
 from scalarizr.operations.record import Progress
 from scalarizr.operations.store import Store
 from scalarizr.secret import without
@@ -124,3 +125,4 @@ def current() -> Running:
 def set_current(running: Running) -> None:
     """Make an operation the current one: for the worker."""
     _current.set(running)
+    set_shield(running.uninterrupted)

@@ -14,23 +14,25 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from scalarizr.errors import OutsideFailure, ScalarizrError
+from scalarizr.errors import NotFound, OutsideFailure, ScalarizrError
 from scalarizr.host.locks import try_lock
-from scalarizr.operations.record import FINISHED, INTERRUPTED, Job, Record, no_operation, secrets_of
+from scalarizr.host.threads import Threads
+from scalarizr.operations.record import FINISHED, INTERRUPTED, Job, Record, Status, no_operation, secrets_of
 from scalarizr.operations.store import Store
-from scalarizr.operations.worker_process import Task, WorkerProcess, start_worker
+from scalarizr.operations.worker_files import WorkerFiles
+from scalarizr.operations.worker_process import Task, WorkerProcess, how_it_ended, start_worker
 from scalarizr.secret import without
 from scalarizr.settings.model import Settings
 
 T = TypeVar("T")
 Shown = Callable[[str], bool]  # of a method; `bool` says so of all
 _UNDO_ATTEMPTS = 3
+# Seconds until what the disk did not take is tried again: longer each time, to this.
+_TRY_AGAIN = 10.0
 _NO_JOB = Job(params={}, shown_params={})
 
 
@@ -48,8 +50,8 @@ class Operations:
         self, settings: Settings, log: logging.Logger, worker_command: Sequence[str], undo_modules: Sequence[str] = ()
     ) -> None:
         self._settings = settings.operations
-        self._directory = settings.paths.state / "operations"
-        self._store = Store(self._directory / "operations.db")
+        self._files = WorkerFiles(settings.paths.state / "operations")
+        self._store = Store(self._files.directory / "operations.db")
         self._log = log
         self._command = list(worker_command)
         self._undo_modules = list(undo_modules)
@@ -60,15 +62,23 @@ class Operations:
         self._starting: set[str] = set()
         # Their workers have ended, and what they left is being settled.
         self._settling: set[str] = set()
+        # Whose end, or whose cancellation, cannot be written down at present; of an end: why.
+        self._unsettled: dict[str, str] = {}
+        self._cancellation_unwritten: set[str] = set()
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: Threads | None = None
         self._closed = False
         self.on_ended: Callable[[Record], object] = lambda _record: None
 
     def at_work(self) -> tuple[int, int]:
         """Give how many operations run, and how many wait for their turn."""
         return sum(worker.task == "do" for worker in self._workers.values()) + len(self._starting), len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any runs, waits, or is being settled or undone."""
+        return any((self._waiting, self._workers, self._queued, self._starting, self._settling, self._tasks))
 
     def apply(self, settings: Settings) -> None:
         """Put changed settings in force."""
@@ -100,6 +110,7 @@ class Operations:
         """Wait for an operation's end.
 
         :raises NotFound: there is no such operation.
+        :raises OutsideFailure: it has ended, and how cannot be written down.
         """
         while True:
             # First the place in the queue of those who are told, then the look: an end in between is not missed.
@@ -109,6 +120,12 @@ class Operations:
                 record = await self.result(identity)
                 if record.status in FINISHED:
                     return record
+                if identity in self._unsettled:
+                    raise OutsideFailure(
+                        f"The operation {identity} has ended, and how cannot be written down yet: "
+                        f"{self._unsettled[identity]} Ask operation.result for it later.",
+                        {"operation_id": identity},
+                    )
                 await told
             finally:
                 self._waiters[identity].remove(told)
@@ -139,7 +156,7 @@ class Operations:
         record = await self.result(identity)
         if record.status in FINISHED:
             return record
-        await self._aside(self._store.request_cancel, identity)
+        await self._note_cancellation(identity)
         queued = next((entry for entry in self._waiting if entry[0] == identity), None)
         if queued is not None:
             self._waiting.remove(queued)
@@ -150,6 +167,15 @@ class Operations:
             self._signal(self._workers[identity])
         self._log.info("operation id=%s cancel requested", identity)
         return await self.result(identity)
+
+    async def _note_cancellation(self, identity: str) -> None:
+        try:
+            await self._aside(self._store.request_cancel, identity)
+        except OutsideFailure:
+            # A full disk, or a worker that was stopped while it held the records: it is told all the same.
+            if identity not in self._workers:
+                raise
+            self._cancellation_unwritten.add(identity)
 
     async def newest(
         self, status: str | None = None, name: str | None = None, limit: int = 100, shown: Shown = bool
@@ -170,12 +196,12 @@ class Operations:
 
     async def recover(self) -> None:
         """Find what the last agent left: watch the workers that live, settle those that died."""
-        if not self._store.exists():
+        if not self._store.exists() and not self._store.has_traces():
             return
-        problem = await self._aside(self._store.check)
-        if problem:
-            self._log.error("operations: %s", problem)
         try:
+            problem = await self._aside(self._store.check)
+            if problem:
+                self._log.error("operations: %s", problem)
             await self._aside(self._prune)
             for identity, _pid in await self._aside(self._store.unfinished):
                 if await self._aside(self._settle_if_dead, identity):
@@ -186,7 +212,12 @@ class Operations:
             for identity in await self._aside(self._store.uncleaned):
                 self._spawn_task(self._undo(identity, _NO_JOB, 1))
         except OutsideFailure as error:
-            self._log.error("operations: %s", error.message)
+            self._log.error("operations: what the last agent left is looked for again later: %s", error.message)
+            self._spawn_task(self._recover_later())
+
+    async def _recover_later(self) -> None:
+        await asyncio.sleep(_TRY_AGAIN)
+        await self.recover()
 
     async def close(self) -> None:
         """Stop watching. Workers go on; what had not begun is recorded as interrupted."""
@@ -225,7 +256,7 @@ class Operations:
         except ScalarizrError as error:
             self._log.error("operation id=%s cannot be started: %s", identity, error.message)
             with contextlib.suppress(ScalarizrError):
-                await self._aside(self._finish_unstarted, identity, "failed", error.message)
+                await self._aside(self._finish_unstarted, identity, "failed", error.message, error.code)
                 await self._tell_of_end(identity)
             self._starting.discard(identity)
             self._tell(identity)
@@ -239,7 +270,7 @@ class Operations:
 
     def _spawn(self, identity: str, job: Job, task: Task) -> WorkerProcess:
         told = msgspec.structs.replace(job, extra={**job.extra, "undo_modules": self._undo_modules})
-        lock_file, error_file = self._lock_file(identity), self._error_file(identity)
+        lock_file, error_file = self._files.lock(identity), self._files.errors(identity)
         return start_worker(self._command, identity, task, told, self._store.path, lock_file, error_file)
 
     async def _adopt(self, identity: str) -> None:
@@ -253,12 +284,15 @@ class Operations:
                     pidfd = -1
                 # The lock is still held, so the process that had this number then is the worker itself.
                 if not await self._aside(self._settle_if_dead, identity):
-                    if pidfd >= 0:
+                    if pidfd >= 0 and identity in self._workers:
+                        os.close(pidfd)
+                    elif pidfd >= 0:
                         self._log.info("operation id=%s pid=%d found at work", identity, pid)
                         worker = WorkerProcess(identity, "do", pid, pidfd, None, _NO_JOB)
                         self._watch(worker)
                         if await self._aside(self._store.cancel_requested, identity):
                             self._signal(worker)
+                    if pidfd >= 0:
                         return
                 elif pidfd >= 0:
                     os.close(pidfd)
@@ -303,10 +337,23 @@ class Operations:
         identity = worker.identity
         try:
             await self._aside(self._log_errors, worker)
+            pause = 0.5
+            while not await self._is_settled(worker):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _TRY_AGAIN)
+        finally:
+            self._settling.discard(identity)
+            self._unsettled.pop(identity, None)
+            self._cancellation_unwritten.discard(identity)
+            self._start_waiting()
+
+    async def _is_settled(self, worker: WorkerProcess) -> bool:
+        identity = worker.identity
+        try:
             if worker.task == "undo":
                 await self._end_undo(worker)
-                return
-            record = await self._end_of(identity)
+                return True
+            record = await self._end_of(worker)
             self._log.info(
                 "operation id=%s name=%s %s%s",
                 identity,
@@ -317,17 +364,22 @@ class Operations:
             self.on_ended(record)
             self._tell(identity)
             await self._undo_if_left(identity, worker.job)
-        except ScalarizrError as error:
+        except NotFound as error:
             self._log.error("operation id=%s cannot be settled: %s", identity, error.message)
-        finally:
-            self._settling.discard(identity)
-            self._start_waiting()
+        except ScalarizrError as error:
+            if identity not in self._unsettled:
+                self._log.error("operation id=%s cannot be settled yet: %s", identity, error.message)
+            self._unsettled[identity] = error.message
+            self._tell(identity)
+            return False
+        return True
 
-    async def _end_of(self, identity: str) -> Record:
+    async def _end_of(self, worker: WorkerProcess) -> Record:
         """Give the record of an operation whose worker has ended, in its final state."""
+        identity, how = worker.identity, how_it_ended(worker.process)
         for _ in range(100):
             record = await self._aside(self._found, identity)
-            if record.status in FINISHED or await self._aside(self._settle_unheld, identity):
+            if record.status in FINISHED or await self._aside(self._settle_unheld, identity, how):
                 break
             # A program that the worker was just starting holds its lock, too, until it runs.
             await asyncio.sleep(0.05)
@@ -370,15 +422,17 @@ class Operations:
             return False
         return self._settle_unheld(identity)
 
-    def _settle_unheld(self, identity: str) -> bool:
+    def _settle_unheld(self, identity: str, how: str = "died") -> bool:
         try:
-            lock = try_lock(self._lock_file(identity))
+            lock = try_lock(self._files.lock(identity))
         except OSError as error:
-            raise OutsideFailure(f"{self._directory}: {error.strerror}.") from error
+            raise OutsideFailure(f"{self._files.directory}: {error.strerror}.") from error
         if lock is None:
             return False
         os.close(lock)
-        self._store.finish_interrupted(identity)
+        if identity in self._cancellation_unwritten:
+            self._store.request_cancel(identity)
+        self._store.finish_interrupted(identity, how)
         return True
 
     async def _settle_dead(self) -> None:
@@ -403,8 +457,6 @@ class Operations:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)
 
-    # Small things
-
     async def _tell_of_end(self, identity: str) -> Record:
         record = await self._aside(self._found, identity)
         self.on_ended(record)
@@ -422,31 +474,18 @@ class Operations:
             raise no_operation(identity)
         return record
 
-    def _finish_unstarted(self, identity: str, status: Literal["canceled", "failed"], error: str) -> None:
-        self._store.finish(identity, status, error=error, error_code=INTERRUPTED)
+    def _finish_unstarted(self, identity: str, status: Status, error: str, code: int = INTERRUPTED) -> None:
+        self._store.finish(identity, status, error=error, error_code=code)
 
     def _prune(self) -> None:
         if not self._store.exists():
             return
-        for identity in self._store.prune(time.time() - self._settings.keep):
-            for path in (self._lock_file(identity), self._error_file(identity)):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+        self._files.forget(self._store.prune(time.time() - self._settings.keep))
 
     def _log_errors(self, worker: WorkerProcess) -> None:
-        path = self._error_file(worker.identity)
-        with contextlib.suppress(OSError):
-            text = path.read_bytes()[-65536:].decode("utf-8", "replace").strip()
-            if text:
-                secrets = secrets_of(worker.job)
-                self._log.error("operation id=%s worker said: %s", worker.identity, without(text, secrets))
-            os.unlink(path)
-
-    def _lock_file(self, identity: str) -> Path:
-        return self._directory / f"{identity}.lock"
-
-    def _error_file(self, identity: str) -> Path:
-        return self._directory / f"{identity}.stderr"
+        text = self._files.take_errors(worker.identity)
+        if text:
+            self._log.error("operation id=%s worker said: %s", worker.identity, without(text, secrets_of(worker.job)))
 
     def _spawn_task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -456,5 +495,5 @@ class Operations:
     async def _aside(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run what may wait for a disk in the one thread that the records belong to."""
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="operations")
+            self._executor = Threads(1, thread_name_prefix="operations")
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)

@@ -23,27 +23,8 @@ if TYPE_CHECKING:
 KEPT_LINES = 1000
 _LONGEST_LINE = 4096
 _UNFINISHED = "status IN ('new', 'in-progress')"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS operations (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, name TEXT NOT NULL, resource TEXT NOT NULL,
-    params TEXT NOT NULL, status TEXT NOT NULL, result TEXT, error TEXT, error_code INTEGER, progress TEXT,
-    pid INTEGER, cancel INTEGER NOT NULL DEFAULT 0, cleaning INTEGER NOT NULL DEFAULT 0,
-    created_at REAL NOT NULL, started_at REAL, finished_at REAL, error_facts TEXT);
-CREATE UNIQUE INDEX IF NOT EXISTS one_at_a_time ON operations (name, resource)
-    WHERE status IN ('new', 'in-progress') OR cleaning = 1;
-CREATE TABLE IF NOT EXISTS lines (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, operation TEXT NOT NULL, line TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS lines_of ON lines (operation);
-CREATE TABLE IF NOT EXISTS undo_steps (
-    operation TEXT NOT NULL, number INTEGER NOT NULL, function TEXT NOT NULL, arguments TEXT NOT NULL,
-    PRIMARY KEY (operation, number));
-PRAGMA user_version = 2;
-"""
-# What brings the database of an older agent up to date. An older agent reads a newer database all the same.
-_SINCE_VERSION_1 = """
-ALTER TABLE operations ADD COLUMN error_facts TEXT;
-PRAGMA user_version = 2;
-"""
+# What the records may take on the disk; beyond it the oldest finished ones go first.
+_KEPT_BYTES = 256 * 2**20
 
 
 class Store:
@@ -55,6 +36,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._lines_added = 0
         self._guard = threading.RLock()
 
     def exists(self) -> bool:
@@ -139,9 +122,10 @@ class Store:
                 connection.execute("DELETE FROM undo_steps WHERE operation = ?", (identity,))
         return bool(changed == 1)
 
-    def finish_interrupted(self, identity: str) -> bool:
+    def finish_interrupted(self, identity: str, how: str = "died") -> bool:
         """Record the end of an operation whose worker is dead.
 
+        :param how: what became of the worker, in words.
         :return: whether it left something to be undone.
         """
         left = bool(self.undo_steps(identity))
@@ -151,7 +135,7 @@ class Store:
             self.finish(
                 identity,
                 "failed",
-                error="The operation was interrupted: its worker process died"
+                error=f"The operation was interrupted: its worker process {how}"
                 + (". What it had begun is being undone." if left else " before its end."),
                 error_code=INTERRUPTED,
                 cleaning=left,
@@ -183,8 +167,9 @@ class Store:
         """Add a log line; the newest 1,000 are kept."""
         line = line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…"
         with self._write(durable=False) as connection:
-            number = connection.execute("INSERT INTO lines (operation, line) VALUES (?, ?)", (identity, line)).lastrowid
-            if number is not None and number % 100 == 0:
+            connection.execute("INSERT INTO lines (operation, line) VALUES (?, ?)", (identity, line))
+            self._lines_added += 1  # by this process, which works on one operation
+            if self._lines_added % 100 == 0:
                 connection.execute(
                     "DELETE FROM lines WHERE operation = ? AND number <= (SELECT number FROM lines WHERE operation = ? "
                     f"ORDER BY number DESC LIMIT 1 OFFSET {KEPT_LINES})",
@@ -250,25 +235,42 @@ class Store:
         row = self._one("SELECT pid FROM operations WHERE id = ?", (identity,))
         return row[0] if row else None
 
-    def prune(self, older_than: float) -> list[str]:
-        """Delete finished records.
+    def prune(self, older_than: float, most_bytes: int = _KEPT_BYTES) -> list[str]:
+        """Delete finished records: old ones, and the oldest where all together take too much.
 
         :param older_than: Unix time.
+        :param most_bytes: what the records may take.
         :return: the ids.
         """
+        ended = f"NOT {_UNFINISHED} AND cleaning = 0"
+        gone: list[str] = []
         with self._write() as connection:
             rows = connection.execute(
-                f"SELECT id FROM operations WHERE NOT {_UNFINISHED} AND cleaning = 0 AND finished_at < ?",
-                (older_than,),
+                f"SELECT id FROM operations WHERE {ended} AND finished_at < ?", (older_than,)
             ).fetchall()
-            for (identity,) in rows:
+            while rows or self._bytes_used(connection) > most_bytes:
+                if not rows:
+                    rows = connection.execute(
+                        f"SELECT id FROM operations WHERE {ended} ORDER BY number LIMIT 10"
+                    ).fetchall()
+                if not rows:
+                    break
                 for statement in (
                     "DELETE FROM lines WHERE operation = ?",
                     "DELETE FROM undo_steps WHERE operation = ?",
                     "DELETE FROM operations WHERE id = ?",
                 ):
-                    connection.execute(statement, (identity,))
-        return [identity for (identity,) in rows]
+                    connection.executemany(statement, rows)
+                gone += [identity for (identity,) in rows]
+                rows = []
+        return gone
+
+    @staticmethod
+    def _bytes_used(connection: sqlite3.Connection) -> int:
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
 
     def _records(self, where: str, values: tuple[Any, ...], limit: int) -> list[Record]:
         rows = self._all(
@@ -324,7 +326,7 @@ class Store:
             try:
                 return self._open().execute(statement, values).fetchall()
             except sqlite3.Error as error:
-                raise OutsideFailure(f"{self.path} cannot be read: {error}.") from error
+                raise OutsideFailure(f"{self.path} cannot be read: {error}.{_advice(error)}") from error
 
     @contextlib.contextmanager
     def _write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -345,66 +347,75 @@ class Store:
                     raise
             except sqlite3.Error as error:
                 raise OutsideFailure(
-                    f"The operation cannot be recorded in {self.path}: {error}. Nothing was started."
+                    f"The operation cannot be recorded in {self.path}: {error}. Nothing was started.{_advice(error)}"
                 ) from error
 
     def _open(self) -> sqlite3.Connection:
+        """Give the connection: to the file that is there now, should another process have put one in its place."""
+        from scalarizr.operations import database
+
+        if self._connection is not None and self._identity_on_disk() != self._identity:
+            self.close()
         if self._connection is None:
             make_private_directory(self.path.parent)
             try:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+                self._identity = self._identity_on_disk()
             except OSError as error:
                 raise OutsideFailure(f"{self.path} cannot be opened: {error.strerror}.") from error
-            self._connection = self._connected()
+            self._connection = database.connect(self.path)
         return self._connection
 
-    def _connected(self) -> sqlite3.Connection:
-        import sqlite3
-
-        connection = sqlite3.connect(self.path, timeout=20, isolation_level=None, check_same_thread=False)
+    def _identity_on_disk(self) -> tuple[int, int] | None:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                connection.executescript(_SCHEMA)
-            elif version == 1:
-                _bring_up_to_date(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def check(self) -> str | None:
         """Look whether the database is whole; where it is not, put it aside for a new one.
 
         :return: what was done, for the log; None where all is well.
+        :raises OutsideFailure: it cannot be used at present.
         """
         import sqlite3
 
+        from scalarizr.operations import database
+
         with self._guard:
             try:
-                (verdict,) = self._open().execute("PRAGMA quick_check(1)").fetchone()
-                if verdict == "ok":
+                if self._was_emptied():
+                    fault: str | None = "it is empty"
+                else:
+                    try:
+                        fault = database.find_fault(self._open())
+                    except sqlite3.OperationalError:
+                        raise
+                    except sqlite3.DatabaseError as error:
+                        fault = str(error)
+                if fault is None:
                     return None
-            except sqlite3.OperationalError as error:
-                # Full, locked or unreadable: no reason to throw records away.
-                return f"{self.path} cannot be used now: {error}"
-            except sqlite3.DatabaseError as error:
-                verdict = str(error)
-            self.close()
-            aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
-            os.rename(self.path, aside)
-            for ending in ("-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{self.path}{ending}")
-            return f"{self.path} was damaged ({verdict}); kept as {aside.name}, a new one is begun"
+                self.close()
+                return database.begin_anew(self.path, fault)
+            except (sqlite3.Error, OSError) as error:
+                raise OutsideFailure(f"{self.path} cannot be used now: {error}.") from error
+
+    def _was_emptied(self) -> bool:
+        # A file without a byte is a database to SQLite. Where operations were, it is what is left of one.
+        return not (self.path.exists() and self.path.stat().st_size) and self.has_traces()
+
+    def has_traces(self) -> bool:
+        """Tell whether something is left of operations, their records being there or not."""
+        return any(self.path.parent.glob("*.lock"))
 
 
-def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+def _advice(error: sqlite3.Error) -> str:
     import sqlite3
 
-    with contextlib.suppress(sqlite3.OperationalError):  # another process was first
-        connection.executescript(_SINCE_VERSION_1)
+    if isinstance(error, sqlite3.OperationalError | sqlite3.IntegrityError):
+        return ""
+    return " Start the agent again: it puts a damaged file aside and begins a new one."
 
 
 def is_finished(record: Record) -> bool:

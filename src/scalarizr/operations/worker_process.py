@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -56,25 +57,50 @@ def start_worker(
         raise OutsideFailure(f"{lock_file.parent}: {error.strerror}. Nothing was started.") from error
     if lock is None:
         raise OutsideFailure(f"The operation {identity} has a worker already.")
+    process = None
     try:
-        with open(error_file, "wb", opener=_private) as errors:
+        with open(error_file, "wb", opener=_private) as errors, _in_memory(msgspec.json.encode(job)) as told:
             process = subprocess.Popen(
                 [*command, identity, str(lock), str(store), task],
-                stdin=subprocess.PIPE,
+                stdin=told,
                 stdout=errors,
                 stderr=errors,
                 pass_fds=[lock],
                 start_new_session=True,
                 cwd="/",
             )
+        pidfd = os.pidfd_open(process.pid)
     except OSError as error:
+        if process is not None:
+            # It cannot be watched: it is ended before it has told anybody that it began, or dies having begun.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         raise OutsideFailure(f"A worker cannot be started: {error.strerror}. Nothing was done.") from error
     finally:
         os.close(lock)
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin:
-        process.stdin.write(msgspec.json.encode(job))
-    return WorkerProcess(identity, task, process.pid, os.pidfd_open(process.pid), process, job)
+    return WorkerProcess(identity, task, process.pid, pidfd, process, job)
+
+
+def how_it_ended(process: "subprocess.Popen[bytes] | None") -> str:
+    """Say what became of a worker that did not record its end.
+
+    :param process: None where it was not this agent's child.
+    """
+    status = None if process is None else process.returncode
+    if status is None or status >= 0:
+        return "died"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    return f"was killed by {name}" + (", as the kernel does where memory runs out" if name == "SIGKILL" else "")
+
+
+def _in_memory(data: bytes) -> BinaryIO:
+    """Make a file of memory alone: unlike a pipe it takes all at once, also where its reader is stopped."""
+    with contextlib.ExitStack() as undoing:
+        file = undoing.enter_context(open(os.memfd_create("job"), "w+b"))
+        file.write(data)
+        file.seek(0)
+        undoing.pop_all()
+    return file
 
 
 def _private(path: str, flags: int) -> int:

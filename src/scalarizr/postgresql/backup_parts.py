@@ -13,8 +13,9 @@ from collections import deque
 import msgspec
 
 from scalarizr.errors import ScalarizrError
+from scalarizr.host.side_thread import SideThread
 from scalarizr.objectstore.store import Store
-from scalarizr.objectstore.upload import Aside
+from scalarizr.objectstore.upload import aside
 from scalarizr.operations.progress import Running
 from scalarizr.postgresql import backup_catalogue as catalogue
 from scalarizr.postgresql.backup_catalogue import Part, Skipped
@@ -87,8 +88,8 @@ class PartsMaking:
                 if waiting and self._room_for_a_light_one(waiting[-1]):
                     self._start(waiting.pop())
                 self._wait()
-                for job in [job for job in self._jobs if job.aside.ended()]:
-                    outcome = job.aside.result()
+                for job in [job for job in self._jobs if job.thread.ended]:
+                    outcome = job.thread.result()
                     self._jobs.remove(job)
                     self._done += job.size
                     if isinstance(outcome, Skipped):
@@ -114,8 +115,10 @@ class PartsMaking:
 
     def _start(self, database: Database | None) -> None:
         job = _Job(database, f"scalarizr backup {self.identity[-6:]} {database.oid if database else 'roles'}")
-        job.aside = Aside(lambda: self._dump(job), self._ended)
-        self._jobs.append(job)
+        # A cancellation comes before or after it: there is no dump that nobody knows of.
+        with self._running.uninterrupted():
+            job.thread = aside(lambda: self._dump(job), self._ended)
+            self._jobs.append(job)
 
     def _wait(self) -> None:
         self._ended.wait(_TICK)
@@ -201,7 +204,7 @@ class PartsMaking:
         deadline = time.monotonic() + _STOPPING
         for job in self._jobs:
             with contextlib.suppress(Exception):
-                job.aside.result(timeout=max(deadline - time.monotonic(), 0.05))
+                job.thread.result(limit=max(deadline - time.monotonic(), 0.05))
 
     def _tell(self, ended: int, count: int, total: int) -> None:
         """Tell how far it is, in bytes of the databases: a dump has no index in it, and is smaller or larger."""
@@ -214,7 +217,7 @@ class PartsMaking:
 class _Job:
     """One dump, and what is known of it."""
 
-    aside: Aside[Part | Skipped]
+    thread: SideThread[Part | Skipped]
 
     def __init__(self, database: Database | None, label: str) -> None:
         self.database = database

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from scalarizr.errors import NotConfigured, NotSupported
+from scalarizr.host.numerals import numeral
 from scalarizr.host.paths import HostPaths
 from scalarizr.host.processes import is_alive, program_of, read_pid_file
 from scalarizr.postgresql.configuration import below, read_configuration
@@ -70,12 +71,14 @@ class Cluster(msgspec.Struct, frozen=True):
         :raises NotConfigured: it has no Unix socket.
         """
         lines = self._lock_lines()
-        if len(lines) > 4 and self.pid() is not None:
-            directory, port = lines[4].strip(), int(lines[3])
+        told = numeral(lines[3].strip()) if len(lines) > 4 and self.pid() is not None else None
+        if told is not None:
+            directory, port = lines[4].strip(), told
         else:
             configured = self.configuration()
             directory = configured.get("unix_socket_directories", str(self._default_socket_dir())).split(",")[0].strip()
-            port = int(configured.get("port", DEFAULT_PORT))
+            # A port that is none starts no server: that is for the server to say.
+            port = numeral(configured.get("port", "")) or DEFAULT_PORT
         if self.set_socket_dir is not None:
             directory = str(self.set_socket_dir)
         if not directory or directory.startswith("@"):
@@ -126,7 +129,7 @@ def find_cluster(settings: Postgresql, host: HostPaths = HostPaths()) -> Cluster
             chosen = _private(settings.data_dir, host)
     else:
         chosen = _meant(found, settings)
-    if int(chosen.version.partition(".")[0] or 0) < _OLDEST:
+    if (numeral(chosen.version.partition(".")[0]) or 0) < _OLDEST:
         raise NotSupported(
             f"The cluster in {chosen.data_dir} is of PostgreSQL {chosen.version}; {_OLDEST} or newer is needed. "
             "Nothing was changed."

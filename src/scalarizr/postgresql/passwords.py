@@ -4,18 +4,15 @@ import base64
 import hashlib
 import hmac
 import secrets
-import string
 import stringprep
 import unicodedata
 
 from scalarizr.errors import InvalidParameter
 from scalarizr.secret import Secret
 
-LENGTH = 20
 LONGEST = 1024
 ITERATIONS = 4096  # PostgreSQL's own number, which 16 and newer let an administrator raise (scram_iterations)
 _SALT = 16
-_ALPHABET = string.ascii_letters + string.digits
 # RFC 4013, section 2.3: what a prepared password may not hold.
 _PROHIBITED = (
     stringprep.in_table_c12,
@@ -29,11 +26,6 @@ _PROHIBITED = (
     stringprep.in_table_c9,
     stringprep.in_table_a1,
 )
-
-
-def make_password() -> Secret:
-    """Make a password: 20 letters and digits, 119 bits, from the system's random generator."""
-    return Secret("".join(secrets.choice(_ALPHABET) for _ in range(LENGTH)))
 
 
 def check_password(password: Secret, parameter: str) -> Secret:

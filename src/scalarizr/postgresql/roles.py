@@ -6,9 +6,9 @@ from typing import Any
 from scalarizr.errors import NotConfigured, Refused
 from scalarizr.postgresql.connection import Server, identifier, literal
 from scalarizr.postgresql.login import try_login
-from scalarizr.postgresql.passwords import ITERATIONS, check_password, make_password, scram_verifier
+from scalarizr.postgresql.passwords import ITERATIONS, check_password, scram_verifier
 from scalarizr.postgresql.refusals import ConnectionLost, name_of
-from scalarizr.secret import Secret
+from scalarizr.secret import Secret, new_password
 
 _LONGEST_NAME = 63  # bytes; a longer name would silently become another (PostgreSQL, "Identifiers and Key Words")
 _FACTS_LIMIT = 5.0
@@ -41,7 +41,7 @@ def reset_password(server: Server, role: str, given: Secret | None, log: logging
     :raises Refused: the server is a standby, or takes no changes.
     :raises OutsideFailure: the server cannot be asked, or refuses; nothing was changed.
     """
-    password = make_password() if given is None else check_password(given, "new_password")
+    password = new_password() if given is None else check_password(given, "new_password")
     if not 0 < len(role.encode()) <= _LONGEST_NAME or "\0" in role:
         raise NotConfigured(
             f"[postgresql] master_role must be a name of 1 to {_LONGEST_NAME} bytes. Nothing was changed."

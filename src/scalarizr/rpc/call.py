@@ -26,12 +26,14 @@ class Caller(NamedTuple):
     :ivar envelope: `founding` or `sealed`.
     :ivar key: the id of the key that the call was made with.
     :ivar rights: what the holder of that key may call.
+    :ivar certificate: the subject of the client's certificate; empty without one.
     """
 
     address: str
     envelope: str
     key: str
     rights: Rights
+    certificate: str = ""
 
 
 class ParseError(ScalarizrError):
@@ -147,6 +149,9 @@ def split_batch(text: bytes) -> list[Raw] | None:
     if not text.lstrip(b" \t\r\n").startswith(b"["):
         return None
     try:
+        # All of it, before any of it is run: where one request is no JSON the whole text is none.
+        str(memoryview(text), "utf-8")
+        _decode_any(text)
         requests = _decode_batch(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ParseError from None

@@ -16,7 +16,14 @@ _META = {
         "Cloud credentials for this one request; never logged, never stored.",
     ),
     "_dry_run": ({"type": "boolean", "default": False}, "Show what would change, and change nothing."),
+    "_confirm_within": (
+        {"type": "number", "minimum": 5, "maximum": 3600},
+        "Seconds after which the change is taken back unless `change.confirm` comes; the result is then "
+        "`{result, change_id, confirm_by}`.",
+    ),
 }
+# Known to methods that can show what they would change, and to no other.
+_OF_CHANGES = ("_dry_run", "_confirm_within")
 
 
 def openrpc(registry: Registry, rights: Rights) -> dict[str, Any]:
@@ -58,7 +65,7 @@ def describe_method(method: Method) -> dict[str, Any]:
     described["params"] += [
         {"name": name, "description": text, "required": False, "schema": schema}
         for name, (schema, text) in _META.items()
-        if name != "_dry_run" or method.declaration.dry_run
+        if name not in _OF_CHANGES or method.declaration.dry_run
     ]
     if words.errors:
         described["x-errors"] = words.errors

@@ -16,7 +16,16 @@ from typing import Any, Protocol
 import msgspec
 
 from scalarizr.audit import made
-from scalarizr.errors import UNCHANGED, Busy, InvalidParameter, NotSupported, Refused, ScalarizrError, TimedOut
+from scalarizr.errors import (
+    UNCHANGED,
+    Busy,
+    InvalidParameter,
+    NotSupported,
+    Refused,
+    ScalarizrError,
+    TimedOut,
+    lack_of_resources,
+)
 from scalarizr.host.locks import locked
 from scalarizr.logs import AgentLog, request_id, request_secrets
 from scalarizr.platform_access import PlatformAccess, set_platform_access
@@ -426,6 +435,9 @@ class Dispatcher:
         return error_text(error, call.id, call.modern) if call.id is not None else None
 
     def _translated(self, failure: Exception) -> ScalarizrError:
+        if isinstance(failure, OSError) and (lack := lack_of_resources(failure)) is not None:
+            self._log.error("a call was broken off", exc_info=failure)
+            failure = lack
         if not isinstance(failure, ScalarizrError):
             reference = uuid.uuid4().hex[:12]
             self._log.error("internal error reference=%s", reference, exc_info=failure)
@@ -438,7 +450,8 @@ class Dispatcher:
 
 
 def _origin(caller: Caller) -> str:
-    return f"from={caller.address} key={caller.key} envelope={caller.envelope}"
+    shown = f' certificate="{caller.certificate}"' if caller.certificate else ""
+    return f"from={caller.address} key={caller.key} envelope={caller.envelope}{shown}"
 
 
 def _bound(prepared: _Prepared) -> Callable[[], Any]:

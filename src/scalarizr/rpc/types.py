@@ -90,14 +90,20 @@ def _holds_secret(annotation: Any) -> bool:
     return annotation is Secret or any(map(_holds_secret, inside))
 
 
-def _boolean(value: Any, path: str) -> bool:
+def as_boolean(value: Any) -> bool | None:
+    """Give the boolean that a value from outside stands for; None where it stands for none."""
     if isinstance(value, bool):
         return value
     if type(value) is int and value in (0, 1):
         return value == 1
-    if isinstance(value, str) and value in _BOOLEANS:
-        return _BOOLEANS[value]
-    raise _refuse(bool, value, path)
+    return _BOOLEANS.get(value) if isinstance(value, str) else None
+
+
+def _boolean(value: Any, path: str) -> bool:
+    found = as_boolean(value)
+    if found is None:
+        raise _refuse(bool, value, path)
+    return found
 
 
 def _integer(value: Any, path: str) -> int:
@@ -243,6 +249,6 @@ def _mapping(annotation: Any, item: Check | None) -> Check:
     def check(value: Any, path: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise _refuse(annotation, value, path)
-        return value if item is None else {name: item(one, f"{path}.{name}") for name, one in value.items()}
+        return value if item is None else {name: item(one, f"{path}.{name[:60]}") for name, one in value.items()}
 
     return check

@@ -42,10 +42,12 @@ class Connection(asyncio.BufferedProtocol):
         self._closing = False
         self._deaf = False
         self._lingering = False
+        self._last_turn = False
         self._write_paused = False
         self._read_paused = False
         self._message = 0
         self.address = ""
+        self.certificate = ""  # the subject of the client's certificate, where TLS asked for one
         self.authenticated = False
         self.deadline = _NEVER
         self._in_head = self._at_start = True
@@ -181,6 +183,7 @@ class Connection(asyncio.BufferedProtocol):
             self._headers,
             self._body[0] if len(self._body) == 1 else b"".join(self._body),
             self.address,
+            self.certificate,
         )
         self._waiting.append((request, self._parser.should_keep_alive(), self._held))
         self._held = 0
@@ -232,7 +235,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if answer.authenticated:
             self.authenticated = True
-        close = self._closing or not keep_alive
+        close = self._closing or not keep_alive or (self._last_turn and not self._waiting)
         self._transport.write(
             answer.to_bytes(
                 close=close,
@@ -273,10 +276,15 @@ class Connection(asyncio.BufferedProtocol):
             self._take_no_more()
             self._next()
             return
+        if self._transport is not None:
+            self._transport.write(answer.to_bytes(close=True))
+        self.linger()
+
+    def linger(self) -> None:
+        """Write and take nothing more, and end the connection when the client has had time to read what was written."""
         self._closing = True
         if self._transport is None:
             return
-        self._transport.write(answer.to_bytes(close=True))
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._lingering = True
@@ -302,6 +310,20 @@ class Connection(asyncio.BufferedProtocol):
     def busy(self) -> bool:
         """Whether a request of this connection is being answered."""
         return self._task is not None or bool(self._waiting)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether its deadline has passed."""
+        return self.deadline <= self._loop.time()
+
+    def give_last_turn(self, patience: float) -> None:
+        """End the connection with the answer to its next request.
+
+        :param patience: seconds within which that has to begin, where it is not the first one.
+        """
+        self._last_turn = True
+        if self._message and not self.busy and self._at_start and not self._head_seen:
+            self.deadline = min(self.deadline, self._loop.time() + patience)
 
     def expire(self) -> None:
         """End the connection, whose deadline has passed."""

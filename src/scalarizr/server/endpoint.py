@@ -105,7 +105,7 @@ class Endpoint:
         rights = self._keys.rights.get(message.key)
         if rights is None:
             raise RefusedMessage(key=message.key, problem="the key was revoked meanwhile")
-        return Caller(request.address, message.envelope, message.key, rights)
+        return Caller(request.address, message.envelope, message.key, rights, request.certificate)
 
     def _sealed(self, seal: Callable[[bytes], tuple[bytes, tuple[tuple[str, str], ...]]], text: bytes) -> Answer:
         body, headers = seal(text)

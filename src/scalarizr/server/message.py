@@ -29,6 +29,7 @@ class Request(NamedTuple):
     :ivar headers: by lower-case name; None for a name that came more than once.
     :ivar body: the body, chunks put together.
     :ivar address: the client's address.
+    :ivar certificate: the subject of the client's certificate; empty without one.
     """
 
     method: str
@@ -36,6 +37,7 @@ class Request(NamedTuple):
     headers: dict[bytes, bytes | None]
     body: bytes
     address: str
+    certificate: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from typing import Any
 from scalarizr.errors import nearest
 from scalarizr.settings.key_id import DEFAULT, EXPECTED, is_key_id
 from scalarizr.settings.key_rules import EVERYTHING, FILE_NAME, READ_ONLY, KeyRules
-from scalarizr.settings.load import BadSettings, hint, line_of, read_toml
+from scalarizr.settings.load import BadSettings, hint, line_of, place, read_toml, shown
 
 _PATTERN = re.compile(r"([a-z][a-z0-9_]*)\.(\*|[a-z][a-z0-9_]*)", re.ASCII)
 _TEXTS = "a list of texts"
@@ -43,9 +43,9 @@ def check_key_rules(
     for identity, content in data.items():
         line = line_of(text, identity, None) or line_of(text, "", identity)
         if not isinstance(content, dict):
-            raise BadSettings(f"{path}, line {line}: {identity} stands outside of a key's section [ID].")
+            raise BadSettings(f"{place(path, line)}: {identity[:60]} stands outside of a key's section [ID].")
         if not is_key_id(identity):
-            raise BadSettings(f"{path}, line {line}: [{identity}] is no id of a key, which is {EXPECTED}.")
+            raise BadSettings(f"{place(path, line)}: [{identity[:80]}] is no id of a key, which is {EXPECTED}.")
         rules[identity] = _Section(path, text, identity, namespaces, aliases).read(content)
     return rules
 
@@ -85,11 +85,11 @@ class _Section:
 
     def _where(self, name: str | None) -> str:
         line = (name and line_of(self._text, self._id, name)) or line_of(self._text, self._id, None)
-        return f"{self._path}, line {line}: [{self._id}]" + (f" {name}" if name else "")
+        return f"{place(self._path, line)}: [{self._id}]" + (f" {name[:60]}" if name else "")
 
     def _bad(self, name: str, value: object, expected: str) -> BadSettings:
-        shown = str(value) if isinstance(value, datetime) else repr(value)
-        return BadSettings(f"{self._where(name)}: got {shown[:80]}, expected {expected}.")
+        words = str(value) if isinstance(value, datetime) else shown(value)
+        return BadSettings(f"{self._where(name)}: got {words}, expected {expected}.")
 
     def _patterns(self, name: str, value: object) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
@@ -124,7 +124,7 @@ class _Section:
                 networks.append(str(ipaddress.ip_network(one)))
             except ValueError as error:
                 raise self._bad(
-                    name, one, f'an address or a network such as "10.0.0.0/8" or "2001:db8::/32" ({error})'
+                    name, one, f'an address or a network such as "10.0.0.0/8" or "2001:db8::/32" ({str(error)[:120]})'
                 ) from None
         return tuple(networks)
 

@@ -16,7 +16,7 @@ from scalarizr.settings.quantities import Seconds, Size
 
 FILE_NAME = "scalarizr.toml"
 _LARGEST = 1 << 20
-_HEADER = re.compile(r"\s*\[\s*([A-Za-z0-9_.\"' -]+?)\s*\]\s*(?:#.*)?")
+_HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_.\"'-]+?)\s*=")
 
 
@@ -64,6 +64,10 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         raise BadSettings(f"{path}, line {line}: is not UTF-8 text.") from error
     except tomllib.TOMLDecodeError as error:
         raise BadSettings(_syntax_error(path, raw.decode("utf-8"), str(error))) from error
+    except ValueError:  # of int(), which reads no more than some thousand digits
+        raise BadSettings(f"{path}: holds a number of thousands of digits, which no setting is.") from None
+    except RecursionError:
+        raise BadSettings(f"{path}: is nested deeper than any settings file.") from None
 
 
 def where_set(etc: Path, section: str, key: str) -> str:
@@ -88,11 +92,12 @@ def _convert(path: Path, text: str, data: dict[str, Any]) -> Settings:
     for name, content in data.items():
         if name not in sections:
             where = line_of(text, name, None) or line_of(text, "", name)
-            raise BadSettings(f"{path}, line {where}: [{name}] is no section; {hint(name, list(sections))}")
+            raise BadSettings(f"{place(path, where)}: [{name[:60]}] is no section; {hint(name, list(sections))}")
         if not isinstance(content, dict):
             where = line_of(text, "", name)
-            raise BadSettings(f"{path}, line {where}: {name} is a section: write [{name}] on a line of its own.")
+            raise BadSettings(f"{place(path, where)}: {name} is a section: write [{name}] on a line of its own.")
     built = {name: _section(path, text, name, sections[name], data.get(name, {})) for name in sections}
+    _refuse_half_of_tls(path, text, data.get("tls", {}))
     return Settings(**built)  # type: ignore[arg-type]  # each section under its own name
 
 
@@ -100,7 +105,7 @@ def _section(path: Path, text: str, name: str, kind: type[Section], content: dic
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     values = {}
     for key, value in content.items():
-        where = f"{path}, line {line_of(text, name, key) or line_of(text, name, None)}: [{name}] {key}"
+        where = f"{place(path, line_of(text, name, key) or line_of(text, name, None))}: [{name}] {key[:60]}"
         if key not in fields:
             raise BadSettings(f"{where} is no setting; {hint(key, list(fields))}")
         try:
@@ -112,6 +117,15 @@ def _section(path: Path, text: str, name: str, kind: type[Section], content: dic
         if problem:
             raise BadSettings(f"{where}: got {_shown(name, key, value)}, expected {problem}.")
     return kind(**values)
+
+
+def _refuse_half_of_tls(path: Path, text: str, given: dict[str, Any]) -> None:
+    missing = [key for key in ("listen", "certificate", "key") if key not in given]
+    if given and missing:
+        where = line_of(text, "tls", None) or line_of(text, "tls", next(iter(given)))
+        raise BadSettings(
+            f"{place(path, where)}: [tls] lacks {' and '.join(missing)}: TLS needs listen, certificate and key."
+        )
 
 
 def _from_toml(kind: type, value: object) -> object:
@@ -147,7 +161,15 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 def _shown(section: str, key: str, value: object) -> str:
     if (section, key) == ("mongodb", "uri"):
         return "a value that is not shown"
-    text = repr(value)
+    return shown(value)
+
+
+def shown(value: object) -> str:
+    """Show what stands in a file of settings, short."""
+    try:
+        text = repr(value)
+    except ValueError:  # a hexadecimal number may be longer than what is written in decimal
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else text[:79] + "…"
 
 
@@ -181,13 +203,14 @@ def _no_skew(value: object) -> str | None:
 
 _PROBLEMS: dict[tuple[str, str], Any] = {
     ("api", "listen"): _no_listen,
+    ("tls", "listen"): _no_listen,
     ("api", "envelopes"): _no_envelopes,
     ("api", "clock_skew"): _no_skew,
     **{
         ("api", key): _at_least_one
         for key in ("max_body", "replay_entries", "connections", "bodies_in_memory", "queue", "threads")
     },
-    **{("api", key): _at_least_one for key in ("head_timeout", "body_timeout", "idle_timeout")},
+    **{("api", key): _at_least_one for key in ("head_timeout", "body_timeout", "idle_timeout", "idle_exit")},
     ("operations", "parallel"): _at_least_one,
     ("logs", "max_size"): _at_least_one,
 }
@@ -199,13 +222,18 @@ def hint(name: str, known: list[str]) -> str:
     return f"did you mean {close}?" if close else f"there are {', '.join(known)}."
 
 
+def place(path: Path, line: int) -> str:
+    """Name a place in a file; the file alone where the line was not found."""
+    return f"{path}, line {line}" if line else str(path)
+
+
 def line_of(text: str, section: str, key: str | None) -> int:
     """Find the line of `[section]`, or of a key in it; 0 where it is written in a form that is not looked for."""
     present = ""
     for number, line in enumerate(text.splitlines(), 1):
         header = _HEADER.fullmatch(line)
         if header:
-            present = header[1].strip("\"'")
+            present = header[1].strip().strip("\"'")
             if key is None and present == section:
                 return number
             continue

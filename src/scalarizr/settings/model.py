@@ -44,6 +44,13 @@ class Api(Section, frozen=True):
     head_timeout: Annotated[Seconds, _about("Time for a whole request head.")] = Seconds(10)
     body_timeout: Annotated[Seconds, _about("Time for a whole request body.")] = Seconds(30)
     idle_timeout: Annotated[Seconds, _about("How long a kept connection may stay idle.")] = Seconds(60)
+    idle_exit: Annotated[
+        Seconds | None,
+        _about(
+            'How long the agent stays when it has nothing to do, such as "10 min", where systemd holds its sockets: it '
+            "leaves then, and the next connection brings it back. It always stays when not set."
+        ),
+    ] = None
     queue: Annotated[int, _about("Calls running or waiting at once; beyond it 503 with Retry-After.")] = 256
     threads: Annotated[int, _about("Threads for calls that may wait for a disk, a program or a server.")] = 16
 
@@ -81,6 +88,32 @@ class Logs(Section, frozen=True):
     audit: Annotated[bool, _about("Write scalarizr_audit.log: a chained line a command.")] = True
     audit_size: Annotated[Size, _about("The audit log is rotated when it grows past this.")] = Size(16 * 2**20)
     audit_keep: Annotated[int, _about("How many rotated files of the audit log are kept."), msgspec.Meta(ge=1)] = 20
+
+
+class Tls(Section, frozen=True):
+    """A listener that speaks TLS 1.2 and 1.3, beside the plain one of `[api] listen`."""
+
+    listen: Annotated[
+        str | list[str] | None,
+        _about(
+            'Address and port to listen on with TLS, such as "0.0.0.0:8011", or a list of them; off when not set. '
+            'With `[api] listen = "127.0.0.1:8010"` it is the only way in from other hosts.'
+        ),
+    ] = None
+    certificate: Annotated[
+        Path | None,
+        _about("The server's certificate, followed by those of its issuers (PEM). Read again when it changes."),
+    ] = None
+    key: Annotated[
+        Path | None, _about("Its private key (PEM): without a passphrase, and readable by the agent alone.")
+    ] = None
+    client_ca: Annotated[
+        Path | None,
+        _about(
+            "Who issues the clients' certificates (PEM): where it is set, a client without such a certificate is "
+            "refused."
+        ),
+    ] = None
 
 
 class Metrics(Section, frozen=True):
@@ -299,6 +332,7 @@ class Settings(Section, frozen=True):
     api: Api = Api()
     paths: Paths = Paths()
     logs: Logs = Logs()
+    tls: Tls = Tls()
     metrics: Metrics = Metrics()
     environment: Environment = Environment()
     operations: Operations = Operations()

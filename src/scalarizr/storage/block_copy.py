@@ -9,9 +9,10 @@ from pathlib import Path
 
 from scalarizr.errors import OutsideFailure
 from scalarizr.operations.progress import current
+from scalarizr.storage.opened_device import opened, reported
+from scalarizr.storage.signatures import BLKFLSBUF, EDGE
 
 PIECE = 4 << 20
-_EDGE = 1 << 20
 # linux/fs.h
 _BLKZEROOUT = 0x127F
 # So much is written before it is waited for: progress then tells of what is on the disk, and a cancellation is quick.
@@ -27,23 +28,30 @@ def copy_device(source: Path, target: Path, size: int, words: str) -> None:
     """
     with opened(source, os.O_RDONLY) as reading, opened(target, os.O_RDWR | os.O_EXCL) as writing:
         done = 0
-        with told(target):
+        with reported(source):
             for piece in pieces_of(reading, 0, size):
-                put(writing, done, piece)
-                done += len(piece)
-                if done % _UNSYNCED < len(piece):
-                    os.fsync(writing)
-                    current().progress(done, size, "bytes", words)
+                with reported(target):
+                    put(writing, done, piece)
+                    done += len(piece)
+                    if done % _UNSYNCED < len(piece):
+                        os.fsync(writing)
+                        current().progress(done, size, "bytes", words)
+        with reported(target):
             os.fsync(writing)
 
 
 def clear_ends(device: Path) -> None:
-    """Make zeros of a device's first and last MiB: whatever lay in that space before."""
-    with opened(device, os.O_RDWR | os.O_EXCL) as descriptor, told(device):
+    """Make zeros of a device's first and last MiB: whatever lay in that space before.
+
+    :raises OutsideFailure: it cannot be written, or somebody else has taken it meanwhile.
+    """
+    with opened(device, os.O_RDWR | os.O_EXCL) as descriptor, reported(device):
         size = os.lseek(descriptor, 0, os.SEEK_END)
-        for start in (0, max(size - _EDGE, 0)):
-            put(descriptor, start, bytes(min(_EDGE, size)))
+        for start in (0, max(size - EDGE, 0)):
+            put_zeros(descriptor, start, min(EDGE, size))
         os.fsync(descriptor)
+        with contextlib.suppress(OSError):  # what the kernel remembers of it is read anew
+            fcntl.ioctl(descriptor, BLKFLSBUF, 0)
 
 
 def pieces_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:
@@ -81,29 +89,3 @@ def put_zeros(descriptor: int, start: int, length: int) -> None:
 def is_zero(piece: bytes) -> bool:
     """Tell whether there is nothing but zeros in a piece."""
     return piece.count(0) == len(piece)
-
-
-@contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    """Open a device for the block."""
-    with told(path):
-        descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Translate what the kernel refuses.
-
-    :raises OutsideFailure: with the device and the kernel's words.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise OutsideFailure(
-            f"{path} could not be read or written: {error.strerror}. Look at the kernel's messages.",
-            {"device": str(path), "reason": error.strerror},
-        ) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from scalarizr.errors import InvalidParameter, OutsideFailure, Refused
 from scalarizr.host.paths import HostPaths
 from scalarizr.host.run import run
+from scalarizr.storage.block_copy import clear_ends
 from scalarizr.storage.block_tree import (
     below,
     built_on,
@@ -28,7 +29,7 @@ from scalarizr.storage.block_tree import (
 )
 from scalarizr.storage.mount_table import mount_table, other_namespaces
 from scalarizr.storage.mount_users import writers_of
-from scalarizr.storage.signatures import BLKFLSBUF, EDGE, opened, reported
+from scalarizr.storage.opened_device import opened, reported
 from scalarizr.storage.signatures import Contents as Contents
 from scalarizr.storage.signatures import contents as contents
 
@@ -160,14 +161,7 @@ def wipe(host: HostPaths, device: Path) -> None:
             "Whatever it had already taken off is gone.",
             {"device": str(device)},
         )
-    # Exclusively: the kernel refuses it where somebody has taken the device meanwhile.
-    with reported(device), opened(device, os.O_RDWR | os.O_EXCL) as descriptor:
-        size = os.lseek(descriptor, 0, os.SEEK_END)
-        for start, end in ((0, min(EDGE, size)), (max(0, size - EDGE), size)):
-            _write_zeros(descriptor, start, end)
-        os.fsync(descriptor)
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(descriptor, BLKFLSBUF, 0)
+    clear_ends(device)
 
 
 def _whose(host: HostPaths, whole: int, one: int) -> str:
@@ -223,8 +217,3 @@ def _elsewhere(host: HostPaths, number: int) -> list[str]:
             if number in devices_of(host, mounted):
                 return [f"mounted at {mounted.mpoint} in another mount namespace, that of process {pid}"]
     return []
-
-
-def _write_zeros(descriptor: int, start: int, end: int) -> None:
-    while start < end:
-        start += os.pwrite(descriptor, bytes(end - start), start)

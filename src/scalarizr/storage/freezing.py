@@ -57,6 +57,16 @@ class Freeze:
 
     def start(self, limit: float) -> None:
         """Start both watchdogs; returns when the file system is frozen."""
+        # A cancellation comes before or after it: there is no watchdog that nobody listens to.
+        with current().uninterrupted():
+            self._start_watchdogs(limit)
+        if not self._wait(lambda: self._ended or self._heard.strip(b"S") != b"", _SYNC_LIMIT):
+            raise TimedOut(
+                f"{self._mpoint} could not be synced and frozen within {_SYNC_LIMIT:.0f} s. It is not frozen."
+            )
+        self._require_frozen()
+
+    def _start_watchdogs(self, limit: float) -> None:
         self._peer, theirs = socket.socketpair()
         life, their_life = os.pipe()
         program = [sys.executable, "-I", "-S", freezer_program.__file__]
@@ -80,11 +90,6 @@ class Freeze:
             os.close(their_life)
         self._listener = threading.Thread(target=self._listen, args=(self._peer, life), name="freeze", daemon=True)
         self._listener.start()
-        if not self._wait(lambda: self._ended or self._heard.strip(b"S") != b"", _SYNC_LIMIT):
-            raise TimedOut(
-                f"{self._mpoint} could not be synced and frozen within {_SYNC_LIMIT:.0f} s. It is not frozen."
-            )
-        self._require_frozen()
 
     @property
     def holds(self) -> bool:

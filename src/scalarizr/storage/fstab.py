@@ -11,9 +11,9 @@ import msgspec
 
 from scalarizr.changes.changes import Changes
 from scalarizr.errors import OutsideFailure, Refused, ScalarizrError
+from scalarizr.host.mount_fields import unescaped
 from scalarizr.host.run import run
 
-_ESCAPED = re.compile(rb"\\([0-7]{3})")
 _TO_ESCAPE = re.compile(rb"[\x00-\x20#\\\x7f]")
 _TAGS = ("UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID=")
 _CHECKED_AT_BOOT = ("ext3", "ext4")
@@ -165,7 +165,7 @@ def _parsed_line(line: bytes, number: int) -> Entry | None:
     if len(fields) < 3 or b"\0" in line or not all(re.fullmatch(rb"-?\d{1,9}", field) for field in fields[4:6]):
         return None
     options = fields[3] if len(fields) > 3 else b"defaults"
-    return Entry(_plain(fields[0]), _plain(fields[1]), _plain(fields[2]), _plain(options), number)
+    return Entry(unescaped(fields[0]), unescaped(fields[1]), unescaped(fields[2]), unescaped(options), number)
 
 
 def _with_nofail(options: str) -> list[str]:
@@ -192,10 +192,6 @@ def _bare(source: str) -> str:
 def _escaped(text: str) -> str:
     raw = text.encode("utf-8", "surrogateescape")
     return _TO_ESCAPE.sub(lambda match: b"\\%03o" % match[0][0], raw).decode("utf-8", "surrogateescape")
-
-
-def _plain(field: bytes) -> str:
-    return _ESCAPED.sub(lambda match: bytes([int(match[1], 8) & 255]), field).decode("utf-8", "surrogateescape")
 
 
 def _shown(line: bytes) -> str:

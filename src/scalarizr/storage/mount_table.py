@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from scalarizr.errors import OutsideFailure
+from scalarizr.host.mount_fields import unescaped
 from scalarizr.host.paths import HostPaths
-
-_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 class Mounted(msgspec.Struct, frozen=True):
@@ -61,13 +59,13 @@ def mount_table(host: HostPaths, process: str = "self") -> list[Mounted]:
                 Mounted(
                     id=int(place[0]),
                     number=os.makedev(int(major), int(minor)),
-                    root=_plain(place[3]),
-                    mpoint=_plain(place[4]),
-                    flags=_plain(place[5]),
+                    root=unescaped(place[3]),
+                    mpoint=unescaped(place[4]),
+                    flags=unescaped(place[5]),
                     peers=frozenset(word.decode() for word in place[6:]),
                     fstype=what[0].decode("ascii", "replace"),
-                    source=_plain(what[1]),
-                    options=_plain(what[2]) if len(what) > 2 else "",
+                    source=unescaped(what[1]),
+                    options=unescaped(what[2]) if len(what) > 2 else "",
                 )
             )
     return table
@@ -120,7 +118,3 @@ def _namespace(host: HostPaths, process: str) -> str | None:
     with contextlib.suppress(OSError):
         return os.readlink(host.proc / process / "ns" / "mnt")
     return None
-
-
-def _plain(text: bytes) -> str:
-    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8) & 255]), text))

@@ -4,13 +4,13 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from scalarizr.errors import NotSupported, OutsideFailure
+from scalarizr.errors import OutsideFailure, ScalarizrError
 from scalarizr.host.run import run
+from scalarizr.storage.opened_device import opened, reported
 
 FSTYPES = ("ext3", "ext4", "xfs", "btrfs")
 EDGE = 1 << 20
@@ -143,7 +143,7 @@ def _described(signature: dict[str, str]) -> str:
 
 def _flush(device: Path) -> None:
     """Have a device that nothing else holds read anew, past what the kernel still remembers of it."""
-    with contextlib.suppress(OSError), opened(device, os.O_RDONLY | os.O_EXCL) as descriptor:
+    with contextlib.suppress(OSError, ScalarizrError), opened(device, os.O_RDONLY | os.O_EXCL) as descriptor:
         fcntl.ioctl(descriptor, BLKFLSBUF, 0)
 
 
@@ -156,26 +156,3 @@ def _has_data(descriptor: int, start: int, end: int) -> bool:
             return True
         start += len(chunk)
     return False
-
-
-@contextlib.contextmanager
-def opened(device: Path, flags: int) -> Iterator[int]:
-    """Have a device open while the block runs; gives the descriptor."""
-    descriptor = os.open(device, flags | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def reported(device: Path) -> Iterator[None]:
-    """Make errors of ours from those that a device's use raises."""
-    try:
-        yield
-    except OSError as error:
-        kind = NotSupported if error.errno in (errno.ENXIO, errno.ENOMEDIUM) else OutsideFailure
-        raise kind(
-            f"{device} cannot be used: {error.strerror}. Look at it with lsblk and at the kernel's messages.",
-            {"device": str(device), "reason": error.strerror},
-        ) from error

@@ -15,7 +15,8 @@ import msgspec
 from scalarizr.errors import InvalidParameter, NotFound, OutsideFailure
 from scalarizr.objectstore.store import Store
 from scalarizr.operations.progress import current
-from scalarizr.storage.block_copy import PIECE, is_zero, opened, pieces_of, put, put_zeros, told
+from scalarizr.storage.block_copy import PIECE, is_zero, pieces_of, put, put_zeros
+from scalarizr.storage.opened_device import opened, reported
 
 SPAN = 256 << 20
 _FORMAT = 1
@@ -83,7 +84,7 @@ def keep(store: Store, directory: str, device: Path, size: int, words: str) -> K
         for index in range(-(-size // SPAN)):
             start, end = index * SPAN, min((index + 1) * SPAN, size)
             current().progress(start, size, "bytes", words)
-            with told(device):
+            with reported(device):
                 part = _keep_part(store, directory, descriptor, index, start, end)
             if part is not None:
                 parts.append(part)
@@ -172,13 +173,13 @@ def restore(store: Store, directory: str, manifest: Manifest, device: Path, word
             start, end = index * manifest.span, min((index + 1) * manifest.span, manifest.size)
             current().progress(start, manifest.size, "bytes", words)
             part = parts.get(index)
-            with told(device):
+            with reported(device):
                 if part is None:
                     put_zeros(descriptor, start, end - start)
                 else:
                     _restore_part(store, directory, part, descriptor, start, end)
                 os.fsync(descriptor)
-        with told(device):
+        with reported(device):
             put_zeros(descriptor, manifest.size, min(capacity - manifest.size, 1 << 20))
             if capacity - manifest.size > 1 << 20:
                 put_zeros(descriptor, capacity - (1 << 20), 1 << 20)

@@ -1,15 +1,13 @@
 """The real file systems of this host: what is mounted, where, and how full it is."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from scalarizr.host.capacity import Capacity
+from scalarizr.host.mount_fields import unescaped
 from scalarizr.host.paths import HostPaths
 from scalarizr.host.procfile import read_text
 
-# A blank, a tab, a line feed, a backslash and `#` are written in octal (proc(5), getmntent(3)).
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 # What the kernel makes up itself, or keeps in memory; filesystems(5) and /proc/filesystems. Everything else holds data
 # somewhere: on a device, on a network, in a process (FUSE).
 _NOT_REAL = frozenset(
@@ -70,7 +68,7 @@ def real_mounts(host: HostPaths, capacity: Capacity) -> dict[str, dict[str, Any]
 def _listed(host: HostPaths) -> Iterator[dict[str, str]]:
     """Read the table whose options are those of the mount and of its file system together: `ro` where either is."""
     for line in read_text(host.proc / "self" / "mounts").splitlines():
-        columns = [_ESCAPED.sub(lambda match: chr(int(match[1], 8)), column) for column in line.split(" ")]
+        columns = [unescaped(column.encode()) for column in line.split(" ")]
         if len(columns) >= 4:
             device, mpoint, fstype, options = columns[:4]
             yield {"device": device, "mpoint": mpoint, "fstype": fstype, "options": options}

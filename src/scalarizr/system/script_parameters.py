@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from scalarizr.errors import InvalidParameter
+from scalarizr.rpc.types import as_boolean
 from scalarizr.secret import Secret
 
 MOST_SCRIPTS = 100
@@ -18,7 +19,6 @@ _KEYS = ("name", "body", "path", "run_as", "timeout", "asynchronous", "execution
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", re.ASCII)
-_BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
 # A string of the environment may have 131,072 bytes with its name and the zero at its end (execve(2)).
 _LONGEST_VALUE = 130_000
 _LARGEST_ENVIRONMENT = 1_000_000
@@ -211,13 +211,10 @@ def _timeout(value: Any, path: str, default: float) -> float:
 
 
 def _boolean(value: Any, path: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    if type(value) is int and value in (0, 1):
-        return value == 1
-    if isinstance(value, str) and value in _BOOLEANS:
-        return _BOOLEANS[value]
-    raise InvalidParameter(path, None, "a boolean")
+    found = as_boolean(value)
+    if found is None:
+        raise InvalidParameter(path, None, "a boolean")
+    return found
 
 
 def _only_known(given: Mapping[str, Any], known: Sequence[str], path: str) -> None:

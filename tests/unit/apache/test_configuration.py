@@ -8,8 +8,9 @@ import pytest
 
 from scalarizr.apache.conditions import Conditions
 from scalarizr.apache.configuration import listen_ports_of, listening_ports, served_files
+from scalarizr.apache.description import Description, RunConfig
 from scalarizr.apache.includes import included_files
-from scalarizr.apache.program import ApacheProgram, Description, RunConfig
+from scalarizr.apache.program import ApacheProgram
 from scalarizr.apache.syntax import BadSyntax, parse
 from scalarizr.changes.changes import Changes
 from scalarizr.settings.model import Apache

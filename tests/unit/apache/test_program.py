@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from scalarizr.apache.description import read_description
 from scalarizr.apache.layout import DEBIAN, RED_HAT
-from scalarizr.apache.program import ApacheProgram, read_description
+from scalarizr.apache.program import ApacheProgram
 from scalarizr.apache.sysconfig import options_in, variables_beside
 from scalarizr.apache.words import ErrorLogs, errors_in, plain_words
 from scalarizr.errors import NotConfigured, OutsideFailure

@@ -10,8 +10,9 @@ import pytest
 
 from scalarizr.apache import tls_module
 from scalarizr.apache.conditions import Conditions
+from scalarizr.apache.description import Description, RunConfig
 from scalarizr.apache.includes import included_files
-from scalarizr.apache.program import ApacheProgram, Description, RunConfig
+from scalarizr.apache.program import ApacheProgram
 from scalarizr.changes.changes import Changes
 from scalarizr.changes.transaction import Transaction
 from scalarizr.errors import NotConfigured, Refused

@@ -1,6 +1,5 @@
 """A change being prepared: whatever cuts it off, nothing of it outlives its block."""
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cut_off import CutOff, can_be_cut_off, cut_the_main_thread_off
 from scalarizr.changes.journal import Journal, PlannedFile, Record
 from scalarizr.changes.live_file import FileState
 from scalarizr.changes.prepared import Prepared
@@ -16,18 +16,10 @@ from scalarizr.changes.switch import Switch
 _RECORD = Record("001", 1.0, "nginx.reconfigure", "nginx", "applying", [])
 
 
-class CutOff(BaseException):
-    """What a cancellation is like: raised by a signal's handler, wherever the code is."""
-
-
-@pytest.fixture
-def signalled() -> Iterator[None]:
-    def cut_off(number: int, frame: object) -> None:
-        raise CutOff
-
-    before = signal.signal(signal.SIGUSR2, cut_off)
-    yield
-    signal.signal(signal.SIGUSR2, before)
+@pytest.fixture(autouse=True)
+def _signalled() -> Iterator[None]:
+    with can_be_cut_off():
+        yield
 
 
 class SlowJournal(Journal):
@@ -54,15 +46,13 @@ def _left(tmp_path: Path) -> list[str]:
     return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
 
 
-def test_what_is_cut_off_while_it_waits_for_the_writing_removes_what_is_written_after(
-    tmp_path: Path, signalled: None
-) -> None:
+def test_what_is_cut_off_while_it_waits_for_the_writing_removes_what_is_written_after(tmp_path: Path) -> None:
     journal, files = SlowJournal(tmp_path / "changes"), _planned(tmp_path)
 
     def cut_off_and_go_on() -> None:
         journal.reached.wait(30)
         time.sleep(0.1)  # the main thread gets as far as waiting
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+        cut_the_main_thread_off()
         time.sleep(0.2)  # and further, if it did not wait again
         journal.goes_on.set()
 

@@ -2,14 +2,16 @@
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from scalarizr.errors import InvalidParameter, NotConfigured, NotSupported
-from scalarizr.objectstore.access import private_key_pem
+from scalarizr.objectstore.access import account_in_json_key, key_file_of, private_key_pem
 from scalarizr.objectstore.opening import open_store
 from scalarizr.objectstore.store import checked_directory, checked_path
 from scalarizr.platform_access import PlatformAccess
@@ -104,7 +106,21 @@ def test_googles_keys_are_read_in_every_form() -> None:
     )
     for text in (PEM, base64.b64encode(PEM.encode()).decode(), base64.b64encode(p12).decode()):
         assert private_key_pem(text).strip() == again
-    for wrong in ("", "x", base64.b64encode(b"planted-secret").decode(), "-----BEGIN PRIVATE KEY-----\nplanted-secret"):
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "a")])
+    now = datetime.now(UTC)
+    certificate = x509.CertificateBuilder(name, name, KEY.public_key(), 1, now, now + timedelta(days=1)).sign(
+        KEY, hashes.SHA256()
+    )
+    without_a_key = pkcs12.serialize_key_and_certificates(
+        b"", None, certificate, None, serialization.BestAvailableEncryption(b"notasecret")
+    )
+    for wrong in (
+        base64.b64encode(without_a_key).decode(),
+        "",
+        "x",
+        base64.b64encode(b"planted-secret").decode(),
+        "-----BEGIN PRIVATE KEY-----\nplanted-secret",
+    ):
         with pytest.raises(InvalidParameter) as caught:
             private_key_pem(wrong)
         assert "planted-secret" not in str(caught.value)
@@ -112,3 +128,25 @@ def test_googles_keys_are_read_in_every_form() -> None:
         open_store("gs://bucket", access=PlatformAccess({"json_key": "{planted-secret"}))
     key = {"type": "service_account", "client_email": "a@b", "private_key": PEM, "private_key_id": "x"}
     assert open_store("gs://bucket", access=PlatformAccess({"json_key": json.dumps(key)})).url == "gs://bucket"
+
+
+def test_of_googles_key_file_nothing_is_taken_but_name_and_key() -> None:
+    sent = {
+        "type": "service_account",
+        "client_email": "a@b",
+        "private_key": PEM,
+        "private_key_id": "x",
+        "project_id": "p",
+        "token_uri": "http://127.0.0.1:1/token",
+        "gcs_base_url": "http://127.0.0.1:1",
+        "disable_oauth": True,
+    }
+    for given in (sent, json.dumps(sent)):
+        made = json.loads(key_file_of(account_in_json_key(given)))
+        assert made == {
+            **{name: sent[name] for name in ("type", "client_email", "private_key", "private_key_id", "project_id")},
+            "token_uri": "https://oauth2.googleapis.com/token",
+        }
+    for wrong in ({**sent, "type": "external_account"}, {**sent, "client_email": ""}, [sent], "[" * 100_000, None):
+        with pytest.raises(InvalidParameter):
+            account_in_json_key(wrong)

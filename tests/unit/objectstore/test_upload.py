@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scalarizr.objectstore.upload import Aside, PartDigests, Upload, part_size, several_at_once
+from scalarizr.objectstore.upload import PartDigests, Upload, part_size, several_at_once
 
 MIB = 2**20
 
@@ -74,12 +74,3 @@ def test_a_wait_for_a_slow_store_can_be_ended() -> None:
     upload.abandon(limit=0.5)
     assert time.monotonic() - began < 10
     ended.set()
-
-
-def test_a_result_is_waited_for_no_longer_than_wanted() -> None:
-    ended = threading.Event()
-    aside = Aside(lambda: ended.wait(20))
-    with pytest.raises(TimeoutError):
-        aside.result(timeout=0.05)
-    ended.set()
-    assert aside.result(timeout=20) is True and aside.ended()

@@ -1,12 +1,15 @@
 """Finding the local cluster in trees laid out as Debian's and Red Hat's packages do it."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from scalarizr.errors import NotConfigured, NotSupported
 from scalarizr.host.paths import HostPaths
+from scalarizr.host.processes import wait_until
 from scalarizr.postgresql.cluster import find_cluster
 from scalarizr.settings.model import Postgresql
 
@@ -104,6 +107,28 @@ def test_no_cluster_at_all_is_told(tmp_path: Path) -> None:
 def test_an_older_one_is_not_supported(tmp_path: Path, version: str) -> None:
     red_hat(tmp_path, version, "data")
     with pytest.raises(NotSupported, match=f"PostgreSQL {version}; 10 or newer"):
+        find_cluster(ANY, HostPaths(tmp_path))
+
+
+def test_a_port_that_is_no_number_does_not_keep_the_cluster_from_being_found(tmp_path: Path) -> None:
+    debian(tmp_path, "16", "main", 5432, more="port = 'five'\n")
+    assert find_cluster(ANY, HostPaths(tmp_path)).address()[1] == 5432
+
+
+def test_a_lock_file_that_is_damaged_counts_less_than_the_files(tmp_path: Path) -> None:
+    data = debian(tmp_path, "16", "main", 5999)
+    program = tmp_path / "postgres"
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen([program, "600"]) as running:
+        (data / "postmaster.pid").write_text(f"{running.pid}\n{data}\n1\n\n/run\n")
+        cluster = find_cluster(ANY, HostPaths(tmp_path))
+        assert wait_until(lambda: cluster.pid() == running.pid, 30) and cluster.address()[1] == 5999
+        running.kill()
+
+
+def test_a_directory_that_is_named_like_no_version_is_not_supported(tmp_path: Path) -> None:
+    debian(tmp_path, "backup", "main", 5432)
+    with pytest.raises(NotSupported, match="backup"):
         find_cluster(ANY, HostPaths(tmp_path))
 
 

@@ -1,6 +1,7 @@
 """The ports that the agent opened, for whom, and in which firewall: written down before it is done."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,8 +145,17 @@ class Firewall:
     def _read(self) -> _Record:
         try:
             return msgspec.json.decode(self._record.read_bytes(), type=_Record)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except FileNotFoundError:
             return {}
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            aside = self._record.with_name(f"{self._record.name}.damaged")
+            with contextlib.suppress(FileNotFoundError):  # somebody else was first
+                os.rename(self._record, aside)
+            raise OutsideFailure(
+                f"{self._record} was damaged ({error}) and is kept as {aside.name}: which ports were opened before is "
+                "not known any more. Look for rules of the firewall that nobody needs, and call again.",
+                {"path": str(aside)},
+            ) from error
 
     def _write(self, record: _Record) -> None:
         if record != self._read():

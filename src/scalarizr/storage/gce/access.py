@@ -1,19 +1,17 @@
 """Who asks Google: the service account of a request's `_platform_access_data`, else what the SDK finds by itself."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from scalarizr.errors import InvalidParameter, NotConfigured
-from scalarizr.objectstore.access import private_key_pem, revealed_text
+from scalarizr.objectstore.access import TOKEN_URI, account_in_json_key, private_key_pem, revealed_text
 from scalarizr.platform_access import current_platform_access
 from scalarizr.secret import revealed
 from scalarizr.storage.provider import sdk, told
 
 _SCOPES = ("https://www.googleapis.com/auth/compute",)
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,127}", re.ASCII)
-_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105  an address
 
 
 class Access:
@@ -52,7 +50,7 @@ def _service_account(data: Mapping[str, Any]) -> dict[str, str] | None:
     """Give name and key of a service account; None where the request brought none."""
     given = revealed(data.get("json_key"))
     if given:
-        return _read_json_key(given)
+        return account_in_json_key(given)
     name, key = revealed_text(data, "service_account_name"), revealed_text(data, "key")
     if name is None and key is None:
         return None
@@ -64,35 +62,11 @@ def _service_account(data: Mapping[str, Any]) -> dict[str, str] | None:
     return {"client_email": name, "private_key": private_key_pem(key)}
 
 
-def _read_json_key(given: Any) -> dict[str, str]:
-    """Read a service account's key file, as its text or what that says.
-
-    Of other kinds of credentials some name programs to run or addresses to ask: what comes over the wire is not
-    trusted with that, and its `token_uri` is not used either.
-    """
-    try:
-        found = json.loads(given) if isinstance(given, str) else given
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or found.get("type", "service_account") != "service_account":
-        raise InvalidParameter("_platform_access_data.json_key", None, "the JSON of a service account's key")
-    account = {
-        name: value
-        for name in ("client_email", "private_key", "private_key_id", "project_id")
-        if isinstance(value := found.get(name), str) and value
-    }
-    if "client_email" not in account or "private_key" not in account:
-        raise InvalidParameter(
-            "_platform_access_data.json_key", None, "a service account's key with client_email and private_key"
-        )
-    return account
-
-
 def _credentials_of(account: dict[str, str]) -> Any:
     service_account = google("google.oauth2.service_account")
     try:
         return service_account.Credentials.from_service_account_info(
-            {**account, "token_uri": _TOKEN_URI}, scopes=_SCOPES
+            {**account, "token_uri": TOKEN_URI}, scopes=_SCOPES
         )
     except ValueError:
         # Its words may quote the key.
