@@ -1,4 +1,4 @@
-"""`python -m benchmarks [start|idle|memory|throughput|nginx|apache|storage|databases|soak|load|salt …]` prints a table."""
+"""Measures, and prints a table: `python -m benchmarks [start|idle|memory|throughput|nginx|apache|storage|load|…]`."""
 
 import signal
 import statistics

@@ -245,10 +245,12 @@ def test_after_a_reboot_what_was_opened_is_opened_again(host: Host, firewall: Fi
     assert host.open_to(80) == CLOSED and firewall.recorded() == {}
 
 
-def test_a_damaged_record_is_no_reason_to_fail(host: Host, firewall: FirewallThere) -> None:
+def test_a_damaged_record_is_put_aside_said_once_and_begun_anew(host: Host, firewall: FirewallThere) -> None:
     host.nft(DROPPING)
     firewall.record.write_text('{"80": ["nginx"')
-    firewall.close_all_but("nginx")
+    with pytest.raises(OutsideFailure, match="was damaged"):
+        firewall.close_all_but("nginx")
+    assert firewall.record.with_name("firewall.json.damaged").read_text() == '{"80": ["nginx"'
     firewall.open("nginx", 80)
     assert host.open_to(80) == OPEN
 
