@@ -241,5 +241,6 @@ NOT_TRIED = {
     "docs/raid.md": "needs the kernel's arrays: tests/integration/test_small_vm_storage.py",
     "docs/package.md": "installs and removes: tests/integration/test_small_vm_package.py",
     "docs/units.md": "needs systemd: tests/integration/test_small_vm_units.py",
+    "docs/fuzzing.md": "runs for minutes",
     "docs/performance.md": "measures for minutes",
 }
